@@ -1,0 +1,1 @@
+"""Losses and learners: reward classifier, IQL, critic ensemble."""

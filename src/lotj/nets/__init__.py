@@ -1,0 +1,1 @@
+"""Encoders, the domain adversarial information bottleneck, and heads."""

@@ -1,0 +1,1 @@
+"""What people look at: saliency, plots, videos and the HTML report."""

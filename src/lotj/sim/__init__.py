@@ -1,0 +1,1 @@
+"""The simulated robot cell. Nothing in here imports torch."""
