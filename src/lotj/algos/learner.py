@@ -1,0 +1,159 @@
+"""The interface of a recipe that practises over frozen features, and the helpers that recipes share (Sec. V-C).
+
+The life of a learner::
+
+    learner.fit(images)                 # whatever ``encode`` needs, from a sample of offline images; often nothing
+    offline.append(learner.encode(...)) # every offline frame and view, once
+    learner.prepare(offline)            # whatever precedes practice, e.g. warming critics up
+    for each trial:
+        learner.reset(); learner.act_on(learner.encode(image), rng, explore=True) ...
+        learner.remember_success(...)   # only where the robot rewarded itself
+        learner.update(batch) ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lotj.types import Observation
+
+
+class Batch(Protocol):
+    """What an update reads: ``lotj.data.replay.FeatureBatch``, named here by shape because algorithms do not import data."""
+
+    @property
+    def feature(self) -> Tensor: ...  # (B, F) float32
+    @property
+    def next_feature(self) -> Tensor: ...  # (B, F) float32
+    @property
+    def action(self) -> Tensor: ...  # (B, A) in [-1, 1]
+    @property
+    def reward(self) -> Tensor: ...  # (B,) float32, describes next_feature
+    @property
+    def terminated(self) -> Tensor: ...  # (B,) bool; a timeout is not one
+    @property
+    def domain(self) -> Tensor: ...  # (B,) int64, -1 = no class
+    @property
+    def online(self) -> Tensor: ...  # (B,) bool
+
+
+class Samples(Protocol):
+    """Somewhere to draw batches from: ``lotj.data.replay.FeatureBuffer``."""
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """Draw transitions uniformly, with replacement."""
+        ...
+
+
+class Learner(Protocol):
+    """A recipe of practice. It is a ``lotj.types.Policy`` that improves."""
+
+    name: str
+    """The recipe; every output names it."""
+    feature_dim: int
+    """F, the length of an encoded frame; final once ``fit`` has run."""
+    action_dim: int
+
+    def fit(self, images: Iterable[Tensor]) -> dict[str, float]:
+        """Fit what ``encode`` needs, from batches (B, 3, H, W) uint8 of offline images. Recipes without such a need return {}."""
+        ...
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Encode images (B, 3, H, W) uint8 to (B, F) float32: frozen, deterministic, computed once for each frame."""
+        ...
+
+    def prepare(self, offline: Samples) -> dict[str, float]:
+        """Do once what precedes practice, from encoded offline data; return metrics."""
+        ...
+
+    def reset(self) -> None:
+        """Called once before each trial."""
+
+    def act(self, observation: Observation, rng: np.random.Generator, explore: bool = False) -> NDArray[np.float32]:
+        """``act_on(encode(image))`` for one observation."""
+        ...
+
+    def act_on(self, feature: Tensor, rng: np.random.Generator, explore: bool = False) -> NDArray[np.float32]:
+        """Action (A,) in [-1, 1] for one encoded frame (1, F); deterministic unless ``explore``."""
+        ...
+
+    def remember_success(self, feature: Tensor, action: Tensor) -> None:
+        """Take note of a trial that the robot rewarded: ``feature`` (T, F), ``action`` (T, A). Recipes may imitate it or ignore it.
+
+        What is remembered is not part of ``state_dict``: a resumed practice tells it again, in order.
+        """
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """Take one gradient step; return metrics."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that practice changes or ``fit`` found, random generators included, so that a resumed run continues exactly."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore ``state_dict``."""
+
+
+def image_to_batch(image: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+    """One image (H, W, 3) uint8 as a batch (1, 3, H, W) uint8."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).unsqueeze(0).to(device)
+
+
+def td_target(reward: Tensor, terminated: Tensor, next_value: Tensor, discount: float) -> Tensor:
+    """Eq. 1's target r + γ V(s') (B,); only ``terminated`` stops the bootstrap, a timeout does not."""
+    return reward + discount * next_value * (~terminated).to(reward.dtype)
+
+
+def ema_update(target: Mapping[str, Tensor], source: Mapping[str, Tensor], target_rate: float) -> None:
+    """Move target parameters towards the source in place: target ← (1 − target_rate) · target + target_rate · source."""
+    with torch.no_grad():
+        for name, tensor in target.items():
+            tensor.lerp_(source[name].detach(), target_rate)
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Put a module in evaluation mode without gradients: frozen convolutions freeze their normalisation statistics too."""
+    module.eval()
+    return module.requires_grad_(False)
+
+
+def flatten_state(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
+    """Flatten nested mappings of tensors and numbers (an optimizer's state, say) to ``{"a/b": tensor}`` for safetensors."""
+    flat: dict[str, Tensor] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten_state(value, f"{prefix}{key}/"))
+        else:
+            flat[f"{prefix}{key}"] = (value if isinstance(value, Tensor) else torch.tensor(value)).detach().clone()
+    return flat
+
+
+def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries of a flat state below ``prefix/``, with the prefix removed."""
+    return {key.removeprefix(f"{prefix}/"): value for key, value in state.items() if key.startswith(f"{prefix}/")}
+
+
+def adam_state(optimizer: torch.optim.Adam, names: Iterable[str]) -> dict[str, Tensor]:
+    """Adam's moments and step counts by parameter name (its own state_dict is keyed by numbers and holds settings)."""
+    flat: dict[str, Tensor] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for name, parameter in zip(names, parameters, strict=True):
+        flat.update(flatten_state(optimizer.state.get(parameter, {}), f"{name}/"))
+    return flat
+
+
+def load_adam_state(optimizer: torch.optim.Adam, names: Iterable[str], state: Mapping[str, Tensor]) -> None:
+    """Restore ``adam_state``; parameters without an entry start afresh."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for name, parameter in zip(names, parameters, strict=True):
+        entry = under(state, name)
+        optimizer.state[parameter] = {key: value.detach().clone() for key, value in entry.items()}
+        if not entry:
+            del optimizer.state[parameter]
