@@ -1,9 +1,9 @@
 """Tables of success counts (the layout of Tables I-III) from :class:`~lotj.types.Trials` rows: markdown, CSV, LaTeX.
 
-The tie rule: in each line of a table, the best rate is bold, and so is every entry that Barnard's exact test, two-sided at
-95% confidence, does not separate from it. A line whose best is 0 successes has nothing bold. The paper names the same test
-but bolds differently: its Table I sets apart what the test, taken two-sided, does not (NEMA: 15/20 against 11/20 has
-p = 0.23), so its bold entries cannot be compared with ours.
+The tie rule: in each line of a table, the best rate is bold, and so is every entry that Barnard's exact test, two-sided
+at 95% confidence, does not separate from it. A line whose best is 0 successes has nothing bold. The paper names the same
+test but bolds differently: its Table I sets apart what the test, taken two-sided, does not (NEMA: 15/20 against 11/20
+has p = 0.23), so its bold entries cannot be compared with ours.
 """
 
 from __future__ import annotations
@@ -73,10 +73,8 @@ def to_latex(rows: Sequence[Trials], intervals: bool = False) -> str:
     header, lines = _grid(rows, intervals, lambda text: rf"\textbf{{{text}}}", _escape_latex)
     body = [" & ".join(line) + r" \\" for line in lines]
     columns = "ll" + "r" * (len(header) - 2)
-    return "\n".join(
-        [f"% {TIE_RULE}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule"]
-        + [*body, r"\bottomrule", r"\end{tabular}", ""]
-    )
+    head = [f"% {TIE_RULE}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule"]
+    return "\n".join([*head, *body, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def to_csv(rows: Sequence[Trials]) -> str:
