@@ -1,9 +1,9 @@
 """Tables of success counts (the layout of Tables I-III) from :class:`~lotj.types.Trials` rows: markdown, CSV, LaTeX.
 
 The tie rule: in each line of a table, the best rate is bold, and so is every entry that Barnard's exact test, two-sided
-at 95% confidence, does not separate from it. A line whose best is 0 successes has nothing bold. The paper names the same
-test but bolds differently: its Table I sets apart what the test, taken two-sided, does not (NEMA: 15/20 against 11/20
-has p = 0.23), so its bold entries cannot be compared with ours.
+at 95% confidence, does not separate from it. A line whose best is 0 successes has nothing bold. The paper names the
+same test but bolds differently: its Table I sets apart what the test, taken two-sided, does not (NEMA: 15/20 against
+11/20 has p = 0.23), so its bold entries cannot be compared with ours.
 """
 
 from __future__ import annotations
