@@ -25,7 +25,7 @@ from lotj.types import Observation
 
 
 class Batch(Protocol):
-    """What an update reads: ``lotj.data.replay.FeatureBatch``, named here by shape because algorithms do not import data."""
+    """What an update reads: ``lotj.data.replay.FeatureBatch``, named here by shape: algorithms do not import data."""
 
     @property
     def feature(self) -> Tensor: ...  # (B, F) float32
@@ -61,7 +61,7 @@ class Learner(Protocol):
     action_dim: int
 
     def fit(self, images: Iterable[Tensor]) -> dict[str, float]:
-        """Fit what ``encode`` needs, from batches (B, 3, H, W) uint8 of offline images. Recipes without such a need return {}."""
+        """Fit what ``encode`` needs, from batches (B, 3, H, W) uint8 of offline images; often nothing: {}."""
         ...
 
     def encode(self, image: Tensor) -> Tensor:
@@ -84,7 +84,8 @@ class Learner(Protocol):
         ...
 
     def remember_success(self, feature: Tensor, action: Tensor) -> None:
-        """Take note of a trial that the robot rewarded: ``feature`` (T, F), ``action`` (T, A). Recipes may imitate it or ignore it.
+        """Take note of a trial that the robot rewarded: ``feature`` (T, F), ``action`` (T, A). Recipes may
+        imitate it or ignore it.
 
         What is remembered is not part of ``state_dict``: a resumed practice tells it again, in order.
         """
@@ -94,7 +95,7 @@ class Learner(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that practice changes or ``fit`` found, random generators included, so that a resumed run continues exactly."""
+        """All that practice changes or ``fit`` found, random generators included: a resumed run continues exactly."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -112,20 +113,20 @@ def td_target(reward: Tensor, terminated: Tensor, next_value: Tensor, discount: 
 
 
 def ema_update(target: Mapping[str, Tensor], source: Mapping[str, Tensor], target_rate: float) -> None:
-    """Move target parameters towards the source in place: target ← (1 − target_rate) · target + target_rate · source."""
+    """Move the target in place: target ← (1 − target_rate) · target + target_rate · source."""
     with torch.no_grad():
         for name, tensor in target.items():
             tensor.lerp_(source[name].detach(), target_rate)
 
 
 def freeze(module: nn.Module) -> nn.Module:
-    """Put a module in evaluation mode without gradients: frozen convolutions freeze their normalisation statistics too."""
+    """Evaluation mode, no gradients: frozen convolutions freeze their normalisation statistics too."""
     module.eval()
     return module.requires_grad_(False)
 
 
 def flatten_state(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
-    """Flatten nested mappings of tensors and numbers (an optimizer's state, say) to ``{"a/b": tensor}`` for safetensors."""
+    """Flatten nested mappings of tensors and numbers to ``{"a/b": tensor}``, as safetensors wants them."""
     flat: dict[str, Tensor] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
