@@ -1,0 +1,178 @@
+"""Evaluation on a toy cell whose outcomes are known in advance."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lotj.evaluate import EvaluateConfig, Evaluation, compare, evaluate, evaluation_table, trial_seed
+from lotj.judge import Judge, SuccessRule
+from lotj.stats import barnard
+from lotj.types import Observation, Trajectory
+
+HORIZON = 8
+
+
+class ToyCell(gymnasium.Env[Any, Any]):
+    """A plug ``depth`` steps above its socket, where depth is 2..9 by seed; action +1 lowers it by one.
+
+    The image is a constant whose grey level is the number of steps inserted so far.
+    """
+
+    observation_space = gymnasium.spaces.Dict({"image": gymnasium.spaces.Box(0, 255, (4, 4, 3), np.uint8)})
+    action_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+
+    def __init__(self, scenario: str, terminate: bool = False) -> None:
+        self.scenario, self.terminate, self.closed = scenario, terminate, False
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.depth = int(self.np_random.integers(2, 10)) + (100 if self.scenario == "II" else 0)
+        self.steps = self.inserted = 0
+        return self._observation(), self._info()
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        self.inserted += round(float(action[0]))
+        success = self.inserted >= self.depth
+        return self._observation(), float(success), self.terminate and success, self.steps >= HORIZON, self._info()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _observation(self) -> dict[str, NDArray[np.uint8]]:
+        return {"image": np.full((4, 4, 3), self.inserted, np.uint8)}
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "privileged/success": self.inserted >= self.depth,
+            "privileged/tip_in_socket": np.array([0.0, 0.0, 0.001 * (self.depth - self.inserted)]),
+            "privileged/force": 2.0 * self.inserted,
+            "dislodged": False,
+        }
+
+
+class Down:
+    """Lowers the plug by ``speed`` a step; insists on being asked for deterministic actions."""
+
+    def __init__(self, speed: float) -> None:
+        self.speed = speed
+
+    def reset(self) -> None:
+        pass
+
+    def act(self, observation: Observation, rng: np.random.Generator, explore: bool = False) -> NDArray[np.float32]:
+        assert not explore
+        return np.array([self.speed, 0, 0], np.float32)
+
+
+class GreyReward:
+    """Probability 0.9 where the grey level is one of ``levels``."""
+
+    def __init__(self, levels: set[int]) -> None:
+        self.levels = levels
+
+    def probability(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.array([0.9 if int(x[0, 0, 0]) in self.levels else 0.1 for x in image], np.float32)
+
+
+CONFIG = EvaluateConfig(trials=20, scenarios=("I", "II"), seed=3, connector="toy")
+
+
+def test_counts_are_exact_and_the_horizon_is_full() -> None:
+    """True success is reached where the depth fits the horizon, after as many steps as it is deep, never in II."""
+    cells: list[ToyCell] = []
+
+    def make(scenario: str) -> ToyCell:
+        cells.append(ToyCell(scenario))
+        return cells[-1]
+
+    result = evaluate(CONFIG, make, Down(1))
+    depth = []
+    for trial in result.scenario("I"):
+        ToyCell.reset(cells[0], seed=trial.seed)
+        depth.append(cells[0].depth)
+    assert [t.true_step for t in result.scenario("I")] == [d if d <= HORIZON else None for d in depth]
+    assert result.count("I", "true") == sum(d <= HORIZON for d in depth) not in (0, 20)
+    assert result.count("II", "true") == 0
+    assert {t.steps for t in result.trials} == {HORIZON} and {t.max_force for t in result.trials} == {2.0 * HORIZON}
+    assert all(cell.closed for cell in cells)
+    assert result.count("I", "judged") is None and result.confusion("I") is None
+    assert [t.start[2] for t in result.scenario("I") if t.start] == pytest.approx([0.001 * d for d in depth])
+
+
+def test_rewarded_judged_and_true_are_three_different_things() -> None:
+    """A reward firing at levels 1, 3, 4 is rewarded always, judged by two in a row at step 4, true only by depth."""
+    judge = Judge(GreyReward({1, 3, 4}), SuccessRule(threshold=0.5, frames=2))
+    result = evaluate(CONFIG, ToyCell, Down(1), judge)
+    assert (result.count("I", "rewarded"), result.count("I", "judged")) == (20, 20)
+    assert {t.judged_step for t in result.trials} == {4}
+    for trial in result.scenario("I"):
+        assert trial.true_when_judged is (trial.true_step is not None and trial.true_step <= 4)
+    strict = evaluate(CONFIG, ToyCell, Down(1), Judge(GreyReward({1, 3, 4}), SuccessRule(threshold=0.5, frames=3)))
+    assert (strict.count("I", "rewarded"), strict.count("I", "judged")) == (20, 0)
+    assert strict.count("I", "true") == result.count("I", "true")
+    counts = result.confusion("I")
+    assert counts is not None and counts["judged_true"] == result.count("I", "true")
+    assert counts["judged_true"] + counts["judged_false"] == 20 and counts["not_judged_true"] == 0
+
+
+def test_before_and_after_share_start_states() -> None:
+    """Seeds depend on seed, connector, scenario and index, never on the policy; so comparisons are paired."""
+    before, after = evaluate(CONFIG, ToyCell, Down(0)), evaluate(CONFIG, ToyCell, Down(1))
+    assert [(t.seed, t.start) for t in before.trials] == [(t.seed, t.start) for t in after.trials]
+    assert len({t.seed for t in before.trials}) == 40
+    other = EvaluateConfig(trials=20, seed=3, connector="other")
+    assert {trial_seed(other, "I", i) for i in range(20)}.isdisjoint(t.seed for t in before.trials)
+    row = compare(before, after)[0]
+    gained = after.count("I", "true")
+    assert (row.gained, row.lost) == (gained, 0)
+    assert gained is not None and row.p_value == barnard(0, 20, gained, 20) and row.difference == gained / 20
+    unpaired = compare(evaluate(EvaluateConfig(trials=20, scenarios=("I",), seed=4), ToyCell, Down(0)), after)
+    assert len(unpaired) == 1 and unpaired[0].gained is None
+
+
+def test_json_round_trip() -> None:
+    """An evaluation survives a file exactly, and the file's summary holds the three columns."""
+    result = evaluate(CONFIG, ToyCell, Down(1), Judge(GreyReward({3}), SuccessRule()))
+    written = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert Evaluation.from_json(written) == result
+    assert written["summary"]["I"]["rewarded"] == 20 and written["summary"]["II"]["true"] == 0
+    with pytest.raises(ValueError, match="not an evaluation as lotj writes it"):
+        Evaluation.from_json({"config": written["config"], "trials": [{"scenario": "I"}]})
+
+
+def test_table_rows() -> None:
+    """Rows carry counts and trials; without a judge only *true* can be listed."""
+    result = evaluate(CONFIG, ToyCell, Down(1))
+    rows = evaluation_table(result, "ensemble", "after", ("rewarded", "judged", "true"))
+    assert [(r.method, r.phase, r.connector, r.scenario, r.trials) for r in rows] == [
+        ("ensemble", "after, true", "toy", "I", 20),
+        ("ensemble", "after, true", "toy", "II", 20),
+    ]
+    assert rows[0].successes == result.count("I", "true")
+
+
+def test_progress_sees_every_trajectory() -> None:
+    """Progress is told each trial with the trajectory it came from."""
+    seen: list[int] = []
+
+    def progress(result: Any, trajectory: Trajectory) -> None:
+        assert result.seed == trajectory.seed and result.steps == len(trajectory)
+        seen.append(result.index)
+
+    evaluate(EvaluateConfig(trials=3, scenarios=("I",)), ToyCell, Down(1), progress=progress)
+    assert seen == [0, 1, 2]
+
+
+def test_a_cell_that_ends_trials_is_refused() -> None:
+    """An early end on true success would hide what the rule says afterwards."""
+    with pytest.raises(ValueError, match="without its early end on success"):
+        evaluate(CONFIG, lambda scenario: ToyCell(scenario, terminate=True), Down(1))
+    with pytest.raises(ValueError, match="trials must be at least 1"):
+        EvaluateConfig(trials=0)
