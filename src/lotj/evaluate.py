@@ -1,8 +1,8 @@
 """Evaluation: the policy without exploration, over its full horizon, in columns that are kept apart.
 
-*rewarded*: the reward model was above its threshold on at least one image. *judged*: its success rule fired, so practice
-would have paid and ended the trial there. *true*: the plug reached full insertion, by the simulator's ground truth. Only
-*true* is success; the other two say what the robot believes. The judge watches but never ends a trial.
+*rewarded*: the reward model was above its threshold on at least one image. *judged*: its success rule fired, so
+practice would have paid and ended the trial there. *true*: the plug reached full insertion, by the simulator's ground
+truth. Only *true* is success; the other two say what the robot believes. The judge watches but never ends a trial.
 """
 
 from __future__ import annotations
