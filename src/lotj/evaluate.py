@@ -78,6 +78,8 @@ class TrialResult:
     """The plug's tip in the socket's frame before the first action, metres: the evidence that trials are paired."""
     probability: tuple[float, ...]
     """The reward model's probability of success; empty without a judge."""
+    above: tuple[bool, ...]
+    """Whether that probability reached the rule's threshold; empty without a judge."""
     success: tuple[bool, ...]
     """Ground truth."""
     distance: tuple[float, ...]
@@ -309,6 +311,7 @@ def _result(trajectory: Trajectory, judge: WatchingJudge | None, scenario: str, 
         dislodged=bool(np.any(trajectory.privileged.get("dislodged", False))),
         start=None if tip is None else tuple(round(float(value), 6) for value in tip[0]),
         probability=tuple(round(float(judgement.probability), 4) for judgement in judgements),
+        above=tuple(judgement.above for judgement in judgements),
         success=tuple(success),
         distance=() if tip is None else tuple(np.linalg.norm(tip[1:], axis=1).round(6).tolist()),
     )
