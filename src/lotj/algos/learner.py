@@ -13,7 +13,7 @@ The life of a learner::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -94,11 +94,14 @@ class Learner(Protocol):
         """Take one gradient step; return metrics."""
         ...
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """All that practice changes or ``fit`` found, random generators included: a resumed run continues exactly."""
+    def state_dict(self) -> dict[str, Any]:
+        """All that practice changes or ``fit`` found, random generators included, for ``lotj.run.save_state``.
+
+        A resumed run continues exactly.
+        """
         ...
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore ``state_dict``."""
 
 
@@ -112,49 +115,13 @@ def td_target(reward: Tensor, terminated: Tensor, next_value: Tensor, discount: 
     return reward + discount * next_value * (~terminated).to(reward.dtype)
 
 
-def ema_update(target: Mapping[str, Tensor], source: Mapping[str, Tensor], target_rate: float) -> None:
+def ema_update(target: Sequence[Tensor], source: Sequence[Tensor], target_rate: float) -> None:
     """Move the target in place: target ← (1 − target_rate) · target + target_rate · source."""
     with torch.no_grad():
-        for name, tensor in target.items():
-            tensor.lerp_(source[name].detach(), target_rate)
+        torch._foreach_lerp_(list(target), list(source), target_rate)
 
 
 def freeze(module: nn.Module) -> nn.Module:
     """Evaluation mode, no gradients: frozen convolutions freeze their normalisation statistics too."""
     module.eval()
     return module.requires_grad_(False)
-
-
-def flatten_state(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
-    """Flatten nested mappings of tensors and numbers to ``{"a/b": tensor}``, as safetensors wants them."""
-    flat: dict[str, Tensor] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten_state(value, f"{prefix}{key}/"))
-        else:
-            flat[f"{prefix}{key}"] = (value if isinstance(value, Tensor) else torch.tensor(value)).detach().clone()
-    return flat
-
-
-def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries of a flat state below ``prefix/``, with the prefix removed."""
-    return {key.removeprefix(f"{prefix}/"): value for key, value in state.items() if key.startswith(f"{prefix}/")}
-
-
-def adam_state(optimizer: torch.optim.Adam, names: Iterable[str]) -> dict[str, Tensor]:
-    """Adam's moments and step counts by parameter name (its own state_dict is keyed by numbers and holds settings)."""
-    flat: dict[str, Tensor] = {}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for name, parameter in zip(names, parameters, strict=True):
-        flat.update(flatten_state(optimizer.state.get(parameter, {}), f"{name}/"))
-    return flat
-
-
-def load_adam_state(optimizer: torch.optim.Adam, names: Iterable[str], state: Mapping[str, Tensor]) -> None:
-    """Restore ``adam_state``; parameters without an entry start afresh."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for name, parameter in zip(names, parameters, strict=True):
-        entry = under(state, name)
-        optimizer.state[parameter] = {key: value.detach().clone() for key, value in entry.items()}
-        if not entry:
-            del optimizer.state[parameter]
