@@ -1,0 +1,202 @@
+"""The reward model R(s): a classifier of success from one image, over a bottleneck (Sec. V-B, V-D, Eq. 5).
+
+Its numbers after training (calibration, threshold, scores) are in ``lotj.algos.calibration``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lotj.algos.training import GradientLearner, config_from, seeded
+from lotj.nets.bottleneck import Bottleneck, BottleneckConfig, BottleneckOutput
+from lotj.nets.encoder import Encoder, EncoderConfig
+from lotj.nets.heads import mlp
+from lotj.types import RewardModel as AnyRewardModel
+
+CHUNK = 256
+"""Images encoded at once by ``RewardModel``."""
+SURE = 1e-6
+"""Probabilities keep this distance from 0 and 1, so that a threshold above any score still lies within 1."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Settings of the reward model."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The reward's own ResNet-18."""
+    bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
+    """DAIB, or one of its ablations: ``BottleneckConfig.of(method)``."""
+    hidden: tuple[int, ...] = (64,)
+    """Widths of the hidden layers between z and the logit."""
+    learning_rate: float = 3e-4
+    """Adam's, for all but the domain head."""
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ValueError(f"RewardConfig.learning_rate must be positive, got {self.learning_rate}")
+
+
+class RewardBatch(NamedTuple):
+    """What ``RewardLearner`` trains on, balanced and augmented by the caller."""
+
+    image: Tensor
+    """(B, 3, H, W) uint8."""
+    label: Tensor
+    """(B,) 1 for success, 0 otherwise."""
+    domain: Tensor
+    """(B,) int64, -1 where the connector has no class."""
+
+
+class RewardNetwork(nn.Module):
+    """image -> logit of success.
+
+    Args:
+        config: settings.
+        domains: D, number of training connectors.
+    """
+
+    def __init__(self, config: RewardConfig, domains: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(config.encoder)
+        self.bottleneck = Bottleneck(config.bottleneck, config.encoder.feature_dim, domains)
+        self.head = mlp(config.bottleneck.dim, config.hidden, 1)
+
+    def forward(self, image: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, BottleneckOutput]:
+        """Logit (B,) of images (B, 3, H, W) uint8, and the representation; deterministic without a generator."""
+        output = self.bottleneck(self.encoder(image), generator)
+        return self.head(output.z).squeeze(-1), output
+
+
+class RewardLearner(GradientLearner):
+    """Trains a ``RewardNetwork`` by Eq. 5: binary cross-entropy plus L_DAIB.
+
+    Args:
+        config: settings.
+        domains: D, number of training connectors.
+        seed: of initial weights and noise.
+        device: where it lives; the fastest there is by default.
+    """
+
+    def __init__(self, config: RewardConfig, domains: int, seed: int, device: torch.device | str | None = None) -> None:
+        with seeded(seed):
+            self.network = RewardNetwork(config, domains)
+        identity = {"config": asdict(config), "domains": domains}
+        super().__init__(self.network, identity, config.learning_rate, seed, device)
+
+    def update(self, batch: RewardBatch) -> dict[str, float]:
+        """One step; returns loss (nats), accuracy and the bottleneck's metrics."""
+        self.network.train()
+        label = batch.label.to(self.device, torch.float32)
+        logit, output = self.network(batch.image.to(self.device), self.generator)
+        reward_loss = F.binary_cross_entropy_with_logits(logit, label)
+        bottleneck_loss, metrics = self.network.bottleneck.loss(output, batch.domain.to(self.device), self.step)
+        self._descend(reward_loss + bottleneck_loss)
+        accuracy = ((logit > 0) == (label > 0.5)).float().mean().item()
+        return {"reward_loss": reward_loss.item(), "accuracy": accuracy, **metrics}
+
+    def model(self, logit_temperature: float = 1.0, threshold: float = 0.5) -> RewardModel:
+        """The reward model trained so far. It shares the network: train on, and it changes."""
+        return RewardModel(self.network, self._identity, logit_temperature, threshold)
+
+
+class RewardModel:
+    """A trained reward model: images in, calibrated probabilities out (``lotj.types.RewardModel``).
+
+    Args:
+        network: the classifier.
+        identity: ``config`` and ``domains`` it was built from.
+        logit_temperature: logits are divided by it (``calibration.fit_logit_temperature``).
+        threshold: probability from which an image counts as a success (``calibration.choose_threshold``).
+
+    Raises:
+        ValueError: if temperature or threshold are out of range.
+    """
+
+    def __init__(
+        self,
+        network: RewardNetwork,
+        identity: Mapping[str, Any],
+        logit_temperature: float = 1.0,
+        threshold: float = 0.5,
+    ) -> None:
+        if logit_temperature <= 0:
+            raise ValueError(f"RewardModel.logit_temperature must be positive, got {logit_temperature}")
+        if not 0 < threshold <= 1:
+            raise ValueError(f"RewardModel.threshold must lie in (0, 1], got {threshold}")
+        self.network = network
+        self.logit_temperature = logit_temperature
+        self.threshold = threshold
+        self._identity = dict(identity)
+
+    @torch.no_grad()
+    def logit(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Raw logit (B,) of camera images (B, H, W, 3) uint8, with the deterministic encoding.
+
+        Raises:
+            ValueError: if the images are not (B, H, W, 3) uint8 of the encoder's size.
+        """
+        if image.dtype != np.uint8 or image.ndim != 4 or image.shape[-1] != 3:
+            raise ValueError(f"RewardModel expects images (B, H, W, 3) uint8, got {image.shape} {image.dtype}")
+        self.network.eval()
+        device = next(self.network.parameters()).device
+        chunks = [image[start : start + CHUNK] for start in range(0, len(image), CHUNK)]
+        tensors = [torch.from_numpy(np.ascontiguousarray(chunk)).permute(0, 3, 1, 2).to(device) for chunk in chunks]
+        logits = [self.network(tensor)[0].cpu().numpy() for tensor in tensors]
+        return np.concatenate(logits) if logits else np.zeros(0, np.float32)
+
+    def probability(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probability of success (B,) of camera images (B, H, W, 3) uint8, within [SURE, 1 - SURE]."""
+        scaled = torch.from_numpy(self.logit(image)) / self.logit_temperature
+        return torch.sigmoid(scaled).clamp(SURE, 1 - SURE).numpy()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that ``from_state`` needs: tensors and JSON scalars, for ``lotj.run.save_state``."""
+        return {
+            **self._identity,
+            "network": dict(self.network.state_dict()),
+            "logit_temperature": self.logit_temperature,
+            "threshold": self.threshold,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], device: torch.device | str = "cpu") -> RewardModel:
+        """Rebuild from ``state_dict``, or from a ``RewardLearner``'s."""
+        network = RewardNetwork(config_from(RewardConfig, state["config"]), state["domains"])
+        network.load_state_dict(state["network"])
+        identity = {"config": state["config"], "domains": state["domains"]}
+        return cls(network.to(device), identity, state.get("logit_temperature", 1.0), state.get("threshold", 0.5))
+
+
+class EnsembleReward:
+    """Several reward models as one. The minimum pays only what all of them believe.
+
+    Args:
+        models: at least one.
+        combine: ``min`` or ``mean`` of their probabilities.
+
+    Raises:
+        ValueError: if there is no model or ``combine`` is unknown.
+    """
+
+    def __init__(self, models: Sequence[AnyRewardModel], combine: Literal["min", "mean"] = "min") -> None:
+        if not models:
+            raise ValueError("EnsembleReward needs at least one reward model, got none")
+        if combine not in ("min", "mean"):
+            raise ValueError(f"EnsembleReward.combine must be 'min' or 'mean', got {combine!r}")
+        self.models = tuple(models)
+        self.combine = combine
+
+    def probability(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Combined probability of success (B,) of camera images (B, H, W, 3) uint8."""
+        members = np.stack([model.probability(image) for model in self.models])  # (models, B)
+        combined = members.min(axis=0) if self.combine == "min" else members.mean(axis=0)
+        return combined.astype(np.float32)
