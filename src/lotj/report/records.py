@@ -1,0 +1,203 @@
+"""What a report reads from a run folder. Parts that are not there become named messages, not errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lotj.data.store import TrajectoryStore
+from lotj.evaluate import Evaluation
+from lotj.types import Trajectory
+
+STAGES = ("data", "reward", "critic", "policy")
+"""Folders of a run beside ``practice``, in the order they are made."""
+
+GROUND_TRUTH = "ground-truth"
+"""The reward source that is a diagnostic."""
+
+
+class PracticeTrial(NamedTuple):
+    """One line of ``trials.jsonl``; None where the practice did not say."""
+
+    trial: int
+    steps: int
+    judged: bool
+    true: bool | None
+    max_probability: float | None
+    distance_when_judged: float | None
+    """Metres from full insertion at the predicted success."""
+    max_force: float | None
+    dislodged: bool
+
+
+class Frames(NamedTuple):
+    """Single images as the reward model saw them, all (N,)."""
+
+    probability: NDArray[np.float64]
+    above: NDArray[np.bool_]
+    success: NDArray[np.bool_]
+    distance: NDArray[np.float64]
+    """Metres from full insertion; NaN where the cell does not say."""
+
+
+@dataclass(frozen=True)
+class PracticeRecord:
+    """All that is known of one practice."""
+
+    path: Path
+    connector: str
+    recipe: str
+    reward_source: str
+    seed: str
+    provenance: Mapping[str, Any]
+    """``config.json``; empty where missing."""
+    seconds: float | None
+    trials: tuple[PracticeTrial, ...]
+    before: Evaluation | None
+    after: Evaluation | None
+    first: tuple[tuple[int, Trajectory], ...]
+    """(Number from 1, trajectory) of the first trials kept in ``online.sqlite``."""
+    last: tuple[tuple[int, Trajectory], ...]
+    missing: Mapping[str, str]
+    """For each part that is not there, why."""
+
+    @property
+    def diagnostic(self) -> bool:
+        """Whether practice was paid by ground truth."""
+        return self.reward_source == GROUND_TRUTH
+
+    @property
+    def title(self) -> str:
+        """Connector, recipe and reward source."""
+        return f"{self.connector} · {self.recipe} · {self.reward_source} reward"
+
+    def frames(self) -> Frames | None:
+        """Return the judged images of both evaluations, or None where no judge watched."""
+        rows = [
+            (p, above, success, trial.distance[i] if trial.distance else float("nan"))
+            for evaluation in (self.before, self.after)
+            if evaluation is not None
+            for trial in evaluation.trials
+            for i, (p, above, success) in enumerate(zip(trial.probability, trial.above, trial.success))
+        ]
+        if not rows:
+            return None
+        table = np.asarray(rows, np.float64)
+        return Frames(table[:, 0], table[:, 1] > 0, table[:, 2] > 0, table[:, 3])
+
+
+def load_practice(path: Path, videos: int = 3) -> PracticeRecord:
+    """Read a practice folder ``<connector>/<recipe>-<reward source>-s<seed>``.
+
+    Args:
+        path: the folder.
+        videos: how many first and how many last trajectories to read.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        ValueError: if a file is there but cannot be read.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"no practice folder {path}: expected practice/<connector>/<recipe>-<reward source>-s<seed>"
+        )
+    missing: dict[str, str] = {}
+
+    def optional(name: str, read: Callable[[Path], Any], otherwise: Any, remedy: str) -> Any:
+        if (path / name).exists():
+            return read(path / name)
+        missing[name] = f"{name} is not in {path.name}: {remedy}"
+        return otherwise
+
+    provenance = optional("config.json", _read_json, {}, "practice writes it when it starts")
+    recipe, reward_source, seed = _parse_name(path.name, provenance.get("config", {}))
+    done = optional("done.json", _read_json, {}, "this practice is not finished")
+    trials = optional("trials.jsonl", _read_trials, (), "practice writes a line a trial")
+    before = optional("evaluation-before.json", _read_evaluation, None, "lotj evaluate writes it")
+    after = optional("evaluation-after.json", _read_evaluation, None, "lotj evaluate writes it")
+    first, last = optional(
+        "online.sqlite", lambda file: _read_ends(file, videos), ((), ()), "practice keeps its trajectories there"
+    )
+    return PracticeRecord(
+        path, path.parent.name, recipe, reward_source, seed, provenance, done.get("seconds"), trials, before, after,
+        first, last, missing,
+    )  # fmt: skip
+
+
+def stage_records(run_root: Path) -> dict[str, dict[str, Any]]:
+    """Return ``config.json`` and ``done.json`` of the offline stages that a run has, merged, by stage."""
+    records = {}
+    for stage in STAGES:
+        files = [run_root / stage / name for name in ("config.json", "done.json")]
+        merged: dict[str, Any] = {}
+        for file in files:
+            if file.exists():
+                merged |= _read_json(file)
+        if merged:
+            records[stage] = merged
+    return records
+
+
+def find_value(tree: Any, name: str) -> Any:
+    """Return the first value under a key anywhere in nested mappings, or None."""
+    if not isinstance(tree, Mapping):
+        return None
+    if tree.get(name) is not None:
+        return tree[name]
+    return next((found for branch in tree.values() if (found := find_value(branch, name)) is not None), None)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}): delete it and repeat the stage that writes it") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}, expected an object: repeat the stage that writes it")
+    return value
+
+
+def _read_evaluation(path: Path) -> Evaluation:
+    return Evaluation.from_json(_read_json(path))
+
+
+def _read_trials(path: Path) -> tuple[PracticeTrial, ...]:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return tuple(_trial(json.loads(line)) for line in lines if line.endswith("\n"))  # a torn last line is not a trial
+
+
+def _trial(row: Mapping[str, Any]) -> PracticeTrial:
+    tip = row.get("tip_at_success")
+    return PracticeTrial(
+        trial=int(row["trial"]),
+        steps=int(row["steps"]),
+        judged=bool(row["success"]),
+        true=row.get("true_success"),
+        max_probability=row.get("max_probability"),
+        distance_when_judged=None if tip is None else float(np.linalg.norm(tip)),
+        max_force=row.get("max_force"),
+        dislodged=bool(row.get("dislodged", False)),
+    )
+
+
+def _read_ends(path: Path, count: int) -> tuple[tuple[tuple[int, Trajectory], ...], tuple[tuple[int, Trajectory], ...]]:
+    with TrajectoryStore(path) as store:
+        half = min(count, len(store) // 2) or len(store)
+        first = range(half)
+        last = range(max(half, len(store) - count), len(store))
+        return tuple((i + 1, store.read(i)) for i in first), tuple((i + 1, store.read(i)) for i in last)
+
+
+def _parse_name(name: str, config: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Split ``<recipe>-<reward source>-s<seed>``; the config's own words win where it has them."""
+    stem, _, seed = name.rpartition("-s")
+    stem = stem or name
+    source = GROUND_TRUTH if stem.endswith(GROUND_TRUTH) else stem.rpartition("-")[2]
+    recipe = stem.removesuffix(source).rstrip("-") or stem
+    return str(config.get("recipe") or recipe), str(config.get("reward") or source), seed
