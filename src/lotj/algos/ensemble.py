@@ -7,6 +7,7 @@ policy is the offline one plus a residual that starts at zero, so practice begin
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from lotj.algos.ensemble_nets import EnsembleCritic, ResidualActor
 from lotj.algos.learner import (
     Batch,
     Samples,
+    batch_to,
     ema_update,
     freeze,
     image_to_batch,
@@ -94,7 +96,8 @@ class EnsemblePractice:
         config: the recipe's settings.
         encoders: frozen (B, 3, H, W) uint8 -> (B, F_i); the first is the policy's, the others the critics'. Modules
             among them are put in evaluation mode and lose their gradients.
-        base_action: the offline policy's deterministic action (B, A) in [-1, 1] from the first encoder's feature.
+        base_action: the offline policy's deterministic action (B, A) in [-1, 1] from the first encoder's feature,
+            in evaluation mode.
         action_dim: A.
         seed: of weights, of the heads drawn and of the successes drawn.
         device: where everything lives.
@@ -118,7 +121,9 @@ class EnsemblePractice:
         self.action_dim = action_dim
         self.feature_dim = 0
         self.device = torch.device(device)
-        self._encoders = [freeze(encoder) if isinstance(encoder, nn.Module) else encoder for encoder in encoders]
+        self._encoders = [
+            freeze(encoder.to(self.device)) if isinstance(encoder, nn.Module) else encoder for encoder in encoders
+        ]
         self._base_action = base_action
         self._generator = torch.Generator().manual_seed(seed)
         self._noise_factor: float | None = None
@@ -155,7 +160,9 @@ class EnsemblePractice:
         """Warm the critics up on offline data, with the base policy as the policy."""
         metrics: dict[str, float] = {}
         for _ in range(self.config.prepare_updates):
-            metrics = self._update_critic(offline.sample(self.config.batch_size, self._generator))
+            batch = batch_to(offline.sample(self.config.batch_size, self._generator), self.device)
+            loss, metrics = self._critic_loss(batch)
+            self._descend({self.critic: loss})
         return metrics
 
     def reset(self) -> None:
@@ -184,24 +191,26 @@ class EnsemblePractice:
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One gradient step of critics and actor, both at the same parameters."""
+        batch = batch_to(batch, self.device)
         critic_loss, metrics = self._critic_loss(batch)
         actor_loss, actor_metrics = self._actor_loss(batch)
-        _set_gradients(critic_loss, self.critic)
-        _set_gradients(actor_loss, self.actor)
-        self._adam.step()
-        self._move_target()
+        self._descend({self.critic: critic_loss, self.actor: actor_loss})
         return metrics | actor_metrics
 
-    def _update_critic(self, batch: Batch) -> dict[str, float]:
-        loss, metrics = self._critic_loss(batch)
-        _set_gradients(loss, self.critic)
-        self._adam.step()  # the actor has no gradients yet, so it stays
-        self._move_target()
-        return metrics
+    def _descend(self, losses: Mapping[nn.Module, Tensor]) -> None:
+        """Step each module on the gradient of its own loss; whatever else a loss passed through stays, target aside."""
+        self._adam.zero_grad()
+        for module, loss in losses.items():
+            parameters = list(module.parameters())
+            for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters)):
+                parameter.grad = gradient
+        self._adam.step()
+        ema_update(list(self.target.parameters()), list(self.critic.parameters()), self.config.target_rate)
 
     def _critic_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         with torch.no_grad():
             heads = torch.randperm(self.config.heads, generator=self._generator)[: self.config.target_heads]
+            heads = heads.to(self.device)
             next_value = self.target(batch.next_feature, self.actor(batch.next_feature), heads).amin(dim=0)  # (B,)
             target = clamped_target(batch.reward, batch.terminated, next_value, self.config.discount)
         value = self.critic(batch.feature, batch.action)  # (heads, B)
@@ -213,7 +222,7 @@ class EnsemblePractice:
         action, own_action = self.actor(torch.cat([batch.feature, own[0]])).tensor_split([rows])
         value = self.critic(batch.feature, action)  # (heads, B)
         cloning = imitation_loss(action, batch.action, ~batch.online)
-        success = imitation_loss(own_action, own[1], torch.ones(len(own_action), dtype=torch.bool))
+        success = imitation_loss(own_action, own[1], own_action.new_ones(len(own_action)))
         loss = normalised_value_loss(value) + self.config.bc_weight * cloning + self.config.success_weight * success
         if self.config.action_penalty:
             loss = loss + self.config.action_penalty * action.square().mean()
@@ -226,16 +235,13 @@ class EnsemblePractice:
         if not len(self._success_feature) or not self.config.success_weight:
             return self._success_feature[:0], self._success_action[:0]
         rows = torch.randint(len(self._success_feature), (self.config.success_batch_size,), generator=self._generator)
-        return self._success_feature[rows], self._success_action[rows]
-
-    def _move_target(self) -> None:
-        ema_update(list(self.target.parameters()), list(self.critic.parameters()), self.config.target_rate)
+        return self._success_feature[rows.to(self.device)], self._success_action[rows.to(self.device)]
 
     # -- state ------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Projection, networks, optimizer, generator, as ``lotj.run`` saves them; see ``remember_success``."""
-        return {
+        state = {
             "projection": self._projection._asdict(),
             "actor": self.actor.state_dict(),
             "critic": self.critic.state_dict(),
@@ -243,6 +249,7 @@ class EnsemblePractice:
             "adam": self._adam.state_dict(),
             "generator": self._generator.get_state(),
         }
+        return copy.deepcopy(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore ``state_dict``; ``fit`` need not have run, and what was remembered is forgotten."""
@@ -251,7 +258,7 @@ class EnsemblePractice:
         self.actor.load_state_dict(state["actor"])
         self.critic.load_state_dict(state["critic"])
         self.target.load_state_dict(state["target"])
-        self._adam.load_state_dict(state["adam"])
+        self._adam.load_state_dict(copy.deepcopy(state["adam"]))
         self._generator.set_state(state["generator"].cpu())
 
     def _build(self) -> None:
@@ -295,10 +302,3 @@ def imitation_loss(action: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
 def _numbers(**metrics: Tensor) -> dict[str, float]:
     """Scalars as floats, fetched at once."""
     return dict(zip(metrics, torch.stack([metric.detach() for metric in metrics.values()]).tolist()))
-
-
-def _set_gradients(loss: Tensor, module: nn.Module) -> None:
-    """Set the gradients of ``module`` alone; whatever else the loss passed through keeps none."""
-    parameters = list(module.parameters())
-    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters)):
-        parameter.grad = gradient

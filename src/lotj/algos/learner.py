@@ -14,7 +14,7 @@ The life of a learner::
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class Batch(Protocol):
 class Samples(Protocol):
     """Somewhere to draw batches from: ``lotj.data.replay.FeatureBuffer``."""
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+    def sample(self, batch: int, generator: torch.Generator) -> Batch:
         """Draw transitions uniformly, with replacement."""
         ...
 
@@ -108,6 +108,23 @@ class Learner(Protocol):
 def image_to_batch(image: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
     """One image (H, W, 3) uint8 as a batch (1, 3, H, W) uint8."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).unsqueeze(0).to(device)
+
+
+class DeviceBatch(NamedTuple):
+    """A ``Batch`` on a learner's device."""
+
+    feature: Tensor
+    next_feature: Tensor
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    domain: Tensor
+    online: Tensor
+
+
+def batch_to(batch: Batch, device: torch.device) -> DeviceBatch:
+    """Move a batch; free where it is there already."""
+    return DeviceBatch(*(getattr(batch, name).to(device) for name in DeviceBatch._fields))
 
 
 def td_target(reward: Tensor, terminated: Tensor, next_value: Tensor, discount: float) -> Tensor:

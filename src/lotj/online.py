@@ -1,0 +1,110 @@
+"""What the robot keeps of its own trials: every frame stored once and encoded once, by the encoding it acted on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lotj.algos.learner import Learner, image_to_batch
+from lotj.data.replay import FeatureBuffer
+from lotj.data.store import TrajectoryStore
+from lotj.types import Observation, Trajectory
+
+
+class EncodingPolicy:
+    """The learner as it acts in a trial, keeping each frame's encoding so that it is computed once."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        self._features: list[Tensor] = []
+
+    def reset(self) -> None:
+        """Begin a trial."""
+        self._features = []
+        self._learner.reset()
+
+    def act(self, observation: Observation, rng: np.random.Generator, explore: bool = False) -> NDArray[np.float32]:
+        """Encode the image, remember that, act on it."""
+        self._features.append(encode_frame(self._learner, observation["image"]))
+        return self._learner.act_on(self._features[-1], rng, explore)
+
+    def features(self, trajectory: Trajectory) -> Tensor:
+        """Encodings (T + 1, F) of the trial just made; its last frame, on which nobody acted, is encoded now."""
+        assert len(self._features) == len(trajectory)
+        return torch.cat([*self._features, encode_frame(self._learner, trajectory.image[-1])])
+
+
+def encode_frame(learner: Learner, image: NDArray[np.uint8]) -> Tensor:
+    """Encoding (1, F) of one image (H, W, 3). Always a batch of one, since rounding may differ between batch sizes."""
+    return learner.encode(image_to_batch(image))
+
+
+class OnlineMemory:
+    """The robot's own trials: whole in a store, encoded in ``buffer``, and the rewarded ones told to the learner.
+
+    Args:
+        path: of the store.
+        learner: encodes frames.
+        capacity: frames that the buffer holds.
+    """
+
+    def __init__(self, path: Path, learner: Learner, capacity: int) -> None:
+        self._path = path
+        self._learner = learner
+        self._capacity = capacity
+        self._store: TrajectoryStore | None = None
+
+    def __enter__(self) -> OnlineMemory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    def restore(self, trials: int) -> None:
+        """Take up the first ``trials`` stored trials by encoding them again, and drop later ones from the file.
+
+        Must be called before anything else, once the learner can encode.
+        """
+        _truncate_store(self._path, trials)
+        self._store = TrajectoryStore(self._path, mode="a")
+        self.buffer = FeatureBuffer(self._capacity, self._learner.feature_dim, self._learner.action_dim)
+        for index in range(trials):
+            trajectory = self._store.read(index)
+            self._remember(trajectory, torch.cat([encode_frame(self._learner, image) for image in trajectory.image]))
+
+    def append(self, trajectory: Trajectory, features: Tensor) -> None:
+        """Keep a trial: ``features`` (T + 1, F) of its frames."""
+        assert self._store is not None
+        self._store.append(trajectory)
+        self._remember(trajectory, features)
+
+    def _remember(self, trajectory: Trajectory, features: Tensor) -> None:
+        action, reward = torch.from_numpy(trajectory.action), torch.from_numpy(trajectory.reward)
+        self.buffer.add(features, action, reward, trajectory.terminated)
+        if trajectory.terminated:
+            self._learner.remember_success(features[:-1], action)
+
+
+def _truncate_store(path: Path, trials: int) -> None:
+    """Keep the first trajectories of a store, by an atomic replacement of the file where it holds more."""
+    if not path.exists():
+        return
+    with TrajectoryStore(path, mode="a") as store:
+        if len(store) == trials:
+            return
+        kept = [store.read(index) for index in range(trials)]
+    temporary = path.with_name(f"{path.name}.tmp")
+    for leftover in (temporary, Path(f"{temporary}-wal"), Path(f"{temporary}-shm")):
+        leftover.unlink(missing_ok=True)
+    with TrajectoryStore(temporary, mode="a") as shorter:
+        shorter.extend(kept)
+    os.replace(temporary, path)

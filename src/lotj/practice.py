@@ -1,0 +1,308 @@
+"""The online phase: the robot practises a connector that it has never seen, and rewards itself (Sec. V-C).
+
+One trial after another: roll it out, let the judge label it, keep it, learn from it. The robot never waits for the
+learner within a trial. Killed at any instant, practice continues exactly from the last trial that was checkpointed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import gymnasium
+import numpy as np
+import torch
+
+from lotj.algos.learner import Learner
+from lotj.data.replay import FeatureBuffer, mix
+from lotj.judge import GroundTruthJudge, Judge, Judgement
+from lotj.online import EncodingPolicy, OnlineMemory
+from lotj.rollout import rollout
+from lotj.types import Trajectory
+
+Scenario = Literal["I", "II", "mixed"]
+RewardSource = Literal["learned", "ground-truth"]
+
+
+@dataclass(frozen=True)
+class PracticeConfig:
+    """Settings of the online phase; exploration noise belongs to the learner's own config."""
+
+    trials: int = 200
+    """Trials in all; the paper's 200 take a robot about 50 minutes."""
+    updates_per_step: int = 5
+    """Gradient steps for each action of the trial just made."""
+    warmup_trials: int = 4
+    """First trials that are collected without updates."""
+    batch_size: int = 64
+    """Transitions in a batch."""
+    online_fraction: float = 0.25
+    """Share of online transitions in a batch, as in the paper; the ensemble recipe won with 0.5."""
+    scenario: Scenario = "mixed"
+    """Where trials start; ``mixed`` draws I or II for each."""
+    reward: RewardSource = "learned"
+    """``ground-truth`` is a diagnostic and marks every output."""
+    checkpoint_every_trials: int = 1
+    """A kill costs at most this many trials."""
+    horizon: int = 20
+    """Longest trial, in steps; sizes the online buffer."""
+
+    @property
+    def online_frames(self) -> int:
+        """Frames that all trials can have."""
+        return self.trials * (self.horizon + 1)
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "updates_per_step", "batch_size", "checkpoint_every_trials", "horizon"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"PracticeConfig.{name} must be at least 1, got {getattr(self, name)}")
+        if self.warmup_trials < 0:
+            raise ValueError(f"PracticeConfig.warmup_trials must not be negative, got {self.warmup_trials}")
+        if not 0.0 < self.online_fraction <= 1.0:
+            raise ValueError(f"PracticeConfig.online_fraction must lie in (0, 1], got {self.online_fraction}")
+        for name, known in (("scenario", ("I", "II", "mixed")), ("reward", ("learned", "ground-truth"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"PracticeConfig.{name} must be one of {known}, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A line of ``trials.jsonl``. The fields named in ``privileged`` are ground truth, written for the report only."""
+
+    trial: int
+    """Counted from 1."""
+    recipe: str
+    reward: RewardSource
+    scenario: str
+    seed: int
+    steps: int
+    success: bool
+    """The judge's rule fired: the trial was paid and ended."""
+    rewarded_frames: int
+    above_frames: int
+    """Images at or above the judge's threshold."""
+    max_probability: float
+    updates: int
+    true_success: bool | None
+    """True success on any image of the trial; None where the cell does not say, as below."""
+    true_at_success: bool | None
+    """True success on the image at which the rule fired; None where it did not."""
+    tip_at_success: list[float] | None
+    """Tip in the socket's frame there, metres."""
+    tips_above: list[list[float]] | None
+    """The same on every image at or above the threshold."""
+    max_force: float | None
+    """Newton."""
+    dislodged: bool
+    privileged: tuple[str, ...] = ("true_success", "true_at_success", "tip_at_success", "tips_above", "max_force")
+
+
+class PracticeResult(NamedTuple):
+    """What practice leaves beside the learner it changed."""
+
+    recipe: str
+    reward: RewardSource
+    trials: tuple[TrialRecord, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Counts for ``done.json``; ``true_successes`` is ground truth."""
+        return {
+            "recipe": self.recipe,
+            "reward": self.reward,
+            "diagnostic": self.reward == "ground-truth",
+            "trials": len(self.trials),
+            "steps": sum(record.steps for record in self.trials),
+            "updates": sum(record.updates for record in self.trials),
+            "predicted_successes": sum(record.success for record in self.trials),
+            "true_successes": sum(bool(record.true_success) for record in self.trials),
+            "dislodged": sum(record.dislodged for record in self.trials),
+        }
+
+
+class PracticeRun(Protocol):
+    """What practice needs of ``lotj.run.Run``, already started; the caller finishes it."""
+
+    out_dir: Path
+
+    def log(self, step: int, **metrics: float) -> None: ...
+    def rewind(self, step: int) -> None: ...
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None: ...
+    def load_checkpoint(self) -> dict[str, Any] | None: ...
+
+
+def practice(
+    config: PracticeConfig,
+    env: gymnasium.Env[Any, Any],
+    learner: Learner,
+    judge: Judge | None,
+    offline: FeatureBuffer,
+    run: PracticeRun,
+    rng: np.random.Generator,
+    progress: Callable[[TrialRecord], None] | None = None,
+) -> PracticeResult:
+    """Practise until ``config.trials`` trials are done, continuing what the run folder holds.
+
+    Args:
+        env: the connector to learn; it must not end trials on true success.
+        learner: fitted (or about to be restored); it is changed in place.
+        judge: rewards the robot; None only with ``reward="ground-truth"``.
+        offline: encoded offline data, by this learner.
+        run: receives ``metrics.jsonl``, ``trials.jsonl``, ``online.sqlite`` and the checkpoint.
+        rng: drawn from once; every trial's randomness derives from that draw and the trial's number.
+        progress: told after each trial.
+
+    Raises:
+        ValueError: a judge that does not match ``config.reward``, or a run folder that another seed began.
+    """
+    judging, reveal_ground_truth = _reward_source(config, judge)
+    seed = int(rng.integers(2**31))
+    with OnlineMemory(run.out_dir / "online.sqlite", learner, config.online_frames) as memory:
+        records = _continue(run, learner, memory, seed)
+        if records is None:
+            records = []
+            run.log(0, **learner.prepare(offline))
+            _checkpoint(run, learner, records, seed)
+        for trial in range(len(records) + 1, config.trials + 1):
+            draws = _draw(config, seed, trial)
+            robot = EncodingPolicy(learner)
+            trajectory = rollout(
+                env,
+                robot,
+                draws.rng,
+                explore=True,
+                seed=draws.env_seed,
+                judge=judging,
+                options={"scenario": draws.scenario},
+                source="practice",
+                reveal_ground_truth=reveal_ground_truth,
+            )
+            memory.append(trajectory, robot.features(trajectory))
+            updates = 0 if trial <= config.warmup_trials else config.updates_per_step * len(trajectory)
+            metrics = []
+            for _ in range(updates):
+                batch = mix(offline, memory.buffer, config.batch_size, config.online_fraction, draws.generator)
+                metrics.append(learner.update(batch))
+            record = _record(config, learner.name, trial, draws.scenario, trajectory, judging.history, updates)
+            records.append(record)
+            run.log(trial, success=record.success, steps=record.steps, **_mean(metrics))
+            _append_line(run.out_dir / "trials.jsonl", record)
+            if trial % config.checkpoint_every_trials == 0 or trial == config.trials:
+                _checkpoint(run, learner, records, seed)
+            if progress is not None:
+                progress(record)
+    return PracticeResult(learner.name, config.reward, tuple(records))
+
+
+class _Draws(NamedTuple):
+    scenario: str
+    env_seed: int
+    rng: np.random.Generator
+    generator: torch.Generator
+
+
+def _draw(config: PracticeConfig, seed: int, trial: int) -> _Draws:
+    """A trial's randomness, from the run's seed and the trial's number alone: nothing to save, nothing to restore."""
+    rng = np.random.default_rng([seed, trial])
+    scenario = ("I", "II")[int(rng.integers(2))] if config.scenario == "mixed" else config.scenario
+    env_seed, batch_seed = (int(number) for number in rng.integers(2**31, size=2))
+    return _Draws(scenario, env_seed, rng, torch.Generator().manual_seed(batch_seed))
+
+
+def _reward_source(
+    config: PracticeConfig, judge: Judge | None
+) -> tuple[Judge | GroundTruthJudge, Callable[[bool], None] | None]:
+    """Who judges, and the leak of ground truth: None unless the config asks for the diagnostic."""
+    if config.reward == "ground-truth":
+        if judge is not None:
+            raise ValueError('PracticeConfig.reward is "ground-truth", so no judge is expected: pass judge=None')
+        truth = GroundTruthJudge()
+        return truth, truth.reveal_ground_truth
+    if not isinstance(judge, Judge):
+        raise ValueError(f'PracticeConfig.reward is "learned", which needs a Judge, got {type(judge).__name__}')
+    return judge, None
+
+
+def _continue(run: PracticeRun, learner: Learner, memory: OnlineMemory, seed: int) -> list[TrialRecord] | None:
+    """Restore learner, memory and records from the last checkpoint; None where there is none."""
+    state = run.load_checkpoint()
+    trials = 0 if state is None else int(state["trial"])
+    if state is not None:
+        if state["seed"] != seed:
+            raise ValueError(
+                f"{run.out_dir} was begun with another rng (drew {state['seed']}, now {seed}): "
+                "pass the same seed, or use another folder"
+            )
+        learner.load_state_dict(state["learner"])
+    run.rewind(trials if state is not None else -1)
+    records = _truncate_records(run.out_dir / "trials.jsonl", trials)
+    if len(records) != trials:
+        raise ValueError(
+            f"{run.out_dir}: the checkpoint stands at trial {trials}, but trials.jsonl holds {len(records)} lines; "
+            "restore that file, or delete the folder to start over"
+        )
+    memory.restore(trials)
+    return None if state is None else records
+
+
+def _checkpoint(run: PracticeRun, learner: Learner, records: Sequence[TrialRecord], seed: int) -> None:
+    run.save_checkpoint({"trial": len(records), "seed": seed, "learner": learner.state_dict()})
+
+
+def _record(
+    config: PracticeConfig,
+    recipe: str,
+    trial: int,
+    scenario: str,
+    trajectory: Trajectory,
+    history: Sequence[Judgement],
+    updates: int,
+) -> TrialRecord:
+    truth = trajectory.privileged
+    above = np.asarray([False, *(judgement.above for judgement in history)])
+    tip = truth.get("tip_in_socket")
+    fired = trajectory.terminated
+    return TrialRecord(
+        trial=trial,
+        recipe=recipe,
+        reward=config.reward,
+        scenario=scenario,
+        seed=trajectory.seed,
+        steps=len(trajectory),
+        success=fired,
+        rewarded_frames=int(np.count_nonzero(trajectory.reward)),
+        above_frames=int(above.sum()),
+        max_probability=max(judgement.probability for judgement in history),
+        updates=updates,
+        true_success=bool(truth["success"].any()) if "success" in truth else None,
+        true_at_success=bool(truth["success"][-1]) if "success" in truth and fired else None,
+        tip_at_success=tip[-1].tolist() if tip is not None and fired else None,
+        tips_above=tip[above].tolist() if tip is not None else None,
+        max_force=float(truth["force"].max()) if "force" in truth else None,
+        dislodged=bool(np.any(truth.get("dislodged", False))),
+    )
+
+
+def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each metric over a trial's updates."""
+    return {name: float(np.mean([row[name] for row in metrics])) for name in (metrics[0] if metrics else ())}
+
+
+def _append_line(path: Path, record: TrialRecord) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(record)) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _truncate_records(path: Path, trials: int) -> list[TrialRecord]:
+    """Keep the first lines of ``trials.jsonl``: later ones will be written again."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:trials] if path.exists() else []
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(lines), encoding="utf-8")
+    os.replace(temporary, path)
+    rows = [json.loads(line) for line in lines]
+    return [TrialRecord(**row | {"privileged": tuple(row["privileged"])}) for row in rows]
