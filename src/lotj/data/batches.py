@@ -1,0 +1,82 @@
+"""What a batch is. Fields are singular nouns; ``B`` rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Transition(NamedTuple):
+    """A batch of (s, a, r, s') with pixels."""
+
+    image: Tensor
+    """(B, 3, H, W) uint8, channels last in memory."""
+    next_image: Tensor
+    """(B, 3, H, W) uint8, channels last in memory."""
+    state: Tensor
+    """(B, S) float32"""
+    next_state: Tensor
+    """(B, S) float32"""
+    action: Tensor
+    """(B, A) float32 in [-1, 1]."""
+    reward: Tensor
+    """(B,) float32; describes ``next_image``."""
+    terminated: Tensor
+    """(B,) bool: the task ended with ``next_image``; a truncated trial bootstraps."""
+    domain: Tensor
+    """(B,) int64, -1 where the connector has no class."""
+
+
+class FeatureBatch(NamedTuple):
+    """A batch of (s, a, r, s') with frozen features in place of pixels."""
+
+    feature: Tensor
+    """(B, F) float32"""
+    next_feature: Tensor
+    """(B, F) float32"""
+    action: Tensor
+    """(B, A) float32 in [-1, 1]."""
+    reward: Tensor
+    """(B,) float32; describes ``next_feature``."""
+    terminated: Tensor
+    """(B,) bool"""
+    domain: Tensor
+    """(B,) int64, -1 where the connector has no class."""
+    online: Tensor
+    """(B,) bool: practised, not collected."""
+
+
+class FrameBatch(NamedTuple):
+    """A batch of labelled frames for the reward classifier."""
+
+    image: Tensor
+    """(B, 3, H, W) uint8, channels last in memory."""
+    label: Tensor
+    """(B,) bool: ground-truth success."""
+    domain: Tensor
+    """(B,) int64"""
+
+
+@dataclass(frozen=True)
+class FrameSampling:
+    """What a batch of frames is made of, within each connector."""
+
+    positive_share: float = 0.5
+    """Share of successes in a batch (Sec. VI-B: half)."""
+    near_share: float | None = None
+    """Share of near misses among the negatives; None draws negatives as they come. A connector that lacks one kind
+    gives the other."""
+    near_depth: float = 0.004
+    """A near miss is within this of full depth, metres."""
+    near_lateral: float = 0.003
+    """A near miss is within this of the socket's axis, metres."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("positive_share", self.positive_share), ("near_share", self.near_share)):
+            if value is not None and not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name}: expected a share in [0, 1], got {value}")
+        for name in ("near_depth", "near_lateral"):
+            if getattr(self, name) <= 0.0:
+                raise ValueError(f"{name}: expected metres above 0, got {getattr(self, name)}")

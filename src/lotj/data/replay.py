@@ -1,0 +1,339 @@
+"""Batches for learning, drawn from stores (pixels) or from memory (features).
+
+Images leave HWC for CHW here and nowhere else, by a view: batches are channels last in memory. All draws come from the
+generator that is passed, on the CPU, and depend on nothing else: a dataset in memory and one read from disk give the
+same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Literal, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lotj.data.batches import FeatureBatch as FeatureBatch
+from lotj.data.batches import FrameBatch as FrameBatch
+from lotj.data.batches import FrameSampling as FrameSampling
+from lotj.data.batches import Transition as Transition
+from lotj.data.store import TrajectoryStore
+
+HELD_OUT = -1
+"""The domain of a connector that has no class."""
+
+PRELOAD_BYTES = 6 << 30
+"""With ``preload="auto"``, images up to this size are kept in memory."""
+
+
+class TransitionDataset:
+    """The trajectories of some connectors of a store, to be sampled from.
+
+    Only connectors that are named come in, so that a held-out connector cannot slip into training unnoticed.
+
+    Args:
+        store: An open store; what is appended later is not seen. Kept open by the caller.
+        connectors: Defines the domains: a connector's domain is its place in this sequence.
+        exclude: Connectors to leave out although they have a domain (for validation).
+        held_out: Connectors to take in without a class, domain -1 (for practice).
+        sources: Only trajectories of these sources; None takes all.
+        preload: Keep the images in memory; ``"auto"`` if they fit in `PRELOAD_BYTES`.
+        augment: Applied to ``image`` and ``next_image`` (each draws for itself) and to frames.
+
+    Raises:
+        ValueError: No trajectory is left, or a connector is named twice.
+    """
+
+    def __init__(
+        self,
+        store: TrajectoryStore,
+        connectors: Sequence[str],
+        *,
+        exclude: Sequence[str] = (),
+        held_out: Sequence[str] = (),
+        sources: Sequence[str] | None = None,
+        preload: bool | Literal["auto"] = "auto",
+        augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    ) -> None:
+        names = [*connectors, *held_out]
+        twice = sorted({name for name in names if names.count(name) > 1} | (set(exclude) & set(held_out)))
+        if twice:
+            raise ValueError(f"connectors {twice} are named twice; each is trained on, excluded or held out")
+        domain_of = {name: i for i, name in enumerate(connectors) if name not in exclude}
+        domain_of |= dict.fromkeys(held_out, HELD_OUT)
+        index = store.index
+        wanted = np.array([name in domain_of for name in index.connector], bool)
+        if sources is not None:
+            wanted &= np.isin(index.source, list(sources))
+        self.store, self.connectors, self.augment = store, tuple(connectors), augment
+        self.trajectories: NDArray[np.int64] = np.flatnonzero(wanted)
+        """(N,) ids in the store of the trajectories taken in."""
+        if not len(self.trajectories):
+            raise ValueError(
+                f"{store.path} holds no trajectory of {sorted(domain_of)} with source {sources or 'any'}; "
+                f"it holds connectors {sorted(set(index.connector.tolist()))}"
+            )
+        self.domains: NDArray[np.int64] = np.array([domain_of[c] for c in index.connector[wanted].tolist()], np.int64)
+        """(N,) their domains."""
+        length = index.length[wanted]
+        rows, self._frame_trajectory, self.frame_step = _ragged(length + 1)
+        _, trajectory, step = _ragged(length)
+        self._transition_trajectory, self._first_frame = trajectory, rows[trajectory] + step
+        self._terminated = index.terminated[wanted][trajectory] & (step == length[trajectory] - 1)
+        # The arrays themselves: the store forgets its own when something is appended.
+        self._states, self._actions, self._rewards = store.states, store.actions, store.rewards
+        starts = index.frame_offset[self.trajectories]
+        self._stored_frame = starts[self._frame_trajectory] + self.frame_step
+        self._stored_transition = index.transition_offset[self.trajectories][trajectory] + step
+        self._pool: dict[FrameSampling, list[tuple[NDArray[np.int64], ...]]] = {}
+        size = len(self.frame_step) * store.shape.height * store.shape.width * 3
+        self._images = self._load(rows) if (size <= PRELOAD_BYTES if preload == "auto" else preload) else None
+
+    def __len__(self) -> int:
+        """Number of transitions."""
+        return len(self._first_frame)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames; row ``f`` of `frame_label`, `frame_domain` and `frame_images` is the same frame."""
+        return len(self.frame_step)
+
+    @cached_property
+    def frame_domain(self) -> NDArray[np.int64]:
+        """(frames,) domain of each."""
+        return self.domains[self._frame_trajectory]
+
+    @cached_property
+    def frame_label(self) -> NDArray[np.bool_]:
+        """(frames,) ground-truth success of each. Raises `KeyError` where it was not recorded."""
+        return self.store.privileged("success")[self._stored_frame].astype(bool)
+
+    def frame_images(self, rows: NDArray[np.int64]) -> Tensor:
+        """Images (N, 3, H, W) uint8 of frames 0 <= row < `frames`, not augmented."""
+        if self._images is not None:
+            image = self._images[rows]
+        else:
+            trajectories = self.trajectories[self._frame_trajectory[rows]]
+            image = self.store.read_images(trajectories, self.frame_step[rows])
+        return torch.from_numpy(image).permute(0, 3, 1, 2)
+
+    def sample(self, batch: int, generator: torch.Generator) -> Transition:
+        """Draw transitions uniformly, with replacement."""
+        rows = torch.randint(len(self), (batch,), generator=generator).numpy()
+        first, stored = self._first_frame[rows], self._stored_transition[rows]
+        image = self.frame_images(np.concatenate([first, first + 1]))
+        if self.augment is not None:
+            image = self.augment(image, generator)
+        trajectory = self._transition_trajectory[rows]
+        return Transition(
+            image=image[:batch],
+            next_image=image[batch:],
+            state=torch.from_numpy(self._states[self._stored_frame[first]]),
+            next_state=torch.from_numpy(self._states[self._stored_frame[first + 1]]),
+            action=torch.from_numpy(self._actions[stored]),
+            reward=torch.from_numpy(self._rewards[stored]),
+            terminated=torch.from_numpy(self._terminated[rows]),
+            domain=torch.from_numpy(self.domains[trajectory]),
+        )
+
+    def sample_frames_balanced(
+        self, batch: int, generator: torch.Generator, sampling: FrameSampling | None = None
+    ) -> FrameBatch:
+        """Draw frames for the reward classifier: the connector uniformly, then the class, then the frame (Sec. VI-B).
+
+        The number of positives in a batch is exact, and so is that of near misses where all connectors have some.
+        Frames without a domain are never drawn: their labels are not known to training.
+
+        Raises:
+            ValueError: A connector lacks positives or negatives.
+        """
+        sampling = sampling or FrameSampling()
+        pools = self._pools(sampling)  # connector -> (positive, near, other)
+        positives = round(batch * sampling.positive_share)
+        near = 0 if sampling.near_share is None else round((batch - positives) * sampling.near_share)
+        kind = np.repeat([0, 1, 2], [positives, near, batch - positives - near])
+        connector = torch.randint(len(pools), (batch,), generator=generator).tolist()
+        place = torch.rand(batch, generator=generator, dtype=torch.float64).tolist()
+        chosen = [pools[c][k] for c, k in zip(connector, kind.tolist())]
+        rows = np.array([pool[int(u * len(pool))] for pool, u in zip(chosen, place)], np.int64)
+        image = self.frame_images(rows)
+        if self.augment is not None:
+            image = self.augment(image, generator)
+        label, domain = torch.from_numpy(self.frame_label[rows]), torch.from_numpy(self.frame_domain[rows])
+        return FrameBatch(image, label, domain)
+
+    def _load(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        shape = self.store.shape
+        images = np.empty((len(self.frame_step), shape.height, shape.width, 3), np.uint8)
+        for trajectory, row in zip(self.trajectories.tolist(), rows.tolist()):
+            image = self.store.read_trajectory_images(trajectory)
+            images[row : row + len(image)] = image
+        return images
+
+    def _pools(self, sampling: FrameSampling) -> list[tuple[NDArray[np.int64], ...]]:
+        """Frame rows (positive, near, other) of each connector that has a domain."""
+        if sampling not in self._pool:
+            label = self.frame_label
+            near = np.zeros_like(label)
+            if sampling.near_share is not None:
+                tip = self.store.privileged("tip_in_socket")[self._stored_frame]
+                lateral = np.linalg.norm(tip[:, :2], axis=1)
+                near = ~label & (tip[:, 2] <= sampling.near_depth) & (lateral <= sampling.near_lateral)
+            pools = []
+            for domain in np.unique(self.domains[self.domains != HELD_OUT]).tolist():
+                own = self.frame_domain == domain
+                kinds = [np.flatnonzero(own & mask) for mask in (label, near, ~label & ~near)]
+                kinds[1:] = [kinds[1] if len(kinds[1]) else kinds[2], kinds[2] if len(kinds[2]) else kinds[1]]
+                if not all(len(rows) for rows in kinds):
+                    lacking = "successes" if not len(kinds[0]) else "failures"
+                    name = self.connectors[domain]
+                    raise ValueError(f"connector {name!r} has no {lacking}; collect more trials of it, or exclude it")
+                pools.append(tuple(kinds))
+            if not pools:
+                raise ValueError("no connector with a domain is left; frames are drawn from training connectors alone")
+            self._pool[sampling] = pools
+        return self._pool[sampling]
+
+
+class FeatureBuffer:
+    """Features of whole trajectories in memory: each frame is there once, a transition is a pair of neighbours.
+
+    It only grows; nothing is overwritten.
+
+    Args:
+        capacity: Frames that fit.
+        feature_dim: F.
+        action_dim: A.
+        views: Versions of each frame (augmented differently), of which a draw picks one.
+        dtype: ``torch.float16`` halves the memory; batches are float32 either way.
+    """
+
+    def __init__(
+        self, capacity: int, feature_dim: int, action_dim: int, views: int = 1, dtype: torch.dtype = torch.float32
+    ) -> None:
+        for name, value in (("capacity", capacity), ("feature_dim", feature_dim), ("views", views)):
+            if value < 1:
+                raise ValueError(f"{name}: expected 1 or more, got {value}")
+        self.capacity, self.views, self.frames = capacity, views, 0
+        self._length = 0
+        self._feature = torch.empty(capacity, views, feature_dim, dtype=dtype)
+        self._first = torch.empty(capacity, dtype=torch.int64)
+        self._action = torch.empty(capacity, action_dim)
+        self._reward = torch.empty(capacity)
+        self._terminated = torch.empty(capacity, dtype=torch.bool)
+        self._domain = torch.empty(capacity, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        """Number of transitions."""
+        return self._length
+
+    @property
+    def features(self) -> Tensor:
+        """(frames, views, F), as stored."""
+        return self._feature[: self.frames]
+
+    def add(self, feature: Tensor, action: Tensor, reward: Tensor, terminated: bool, domain: int = HELD_OUT) -> None:
+        """Take in a trajectory of T transitions.
+
+        Args:
+            feature: (T + 1, F), or (views, T + 1, F).
+            action: (T, A).
+            reward: (T,), ``reward[t]`` describes frame t + 1.
+            terminated: The last transition ended the task.
+            domain: Of its connector; -1 for a held-out one.
+
+        Raises:
+            ValueError: Shapes do not fit, or the buffer is full.
+        """
+        length = len(action)
+        feature = feature[None] if feature.ndim == 2 else feature
+        expected = (self.views, length + 1, self._feature.shape[2])
+        if feature.shape != expected or reward.shape != (length,) or action.shape[1:] != self._action.shape[1:]:
+            got = f"{tuple(feature.shape)}, {tuple(action.shape)}, {tuple(reward.shape)}"
+            raise ValueError(f"feature, action, reward: expected {expected}, (T, A) and (T,), got {got}")
+        if self.frames + length + 1 > self.capacity:
+            raise ValueError(
+                f"capacity: {self.capacity} frames hold {self.frames}, so {length + 1} more do not fit; "
+                "make it trials x (horizon + 1)"
+            )
+        frames, rows = slice(self.frames, self.frames + length + 1), slice(self._length, self._length + length)
+        self._feature[frames] = feature.detach().transpose(0, 1).to(self._feature)
+        self._first[rows] = torch.arange(self.frames, self.frames + length)
+        self._action[rows] = action
+        self._reward[rows] = reward
+        self._terminated[rows] = torch.arange(length) == (length - 1 if terminated else length)
+        self._domain[rows] = domain
+        self.frames += length + 1
+        self._length += length
+
+    def sample(self, batch: int, generator: torch.Generator) -> FeatureBatch:
+        """Draw transitions uniformly, with replacement: the rows that `TransitionDataset.sample` draws."""
+        rows = torch.randint(self._length, (batch,), generator=generator)
+        place = self._first[rows] * self.views
+        view = (
+            torch.randint(self.views, (2, batch), generator=generator) if self.views > 1 else torch.zeros(2, 1).long()
+        )
+        flat = self._feature.view(-1, self._feature.shape[2])
+        return FeatureBatch(
+            feature=flat[place + view[0]].float(),
+            next_feature=flat[place + self.views + view[1]].float(),
+            action=self._action[rows],
+            reward=self._reward[rows],
+            terminated=self._terminated[rows],
+            domain=self._domain[rows],
+            online=torch.zeros(batch, dtype=torch.bool),
+        )
+
+
+Batch = TypeVar("Batch", Transition, FeatureBatch)
+Drawn_co = TypeVar("Drawn_co", Transition, FeatureBatch, covariant=True)
+
+
+class Source(Protocol[Drawn_co]):
+    """Anything that batches can be drawn from."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, batch: int, generator: torch.Generator) -> Drawn_co:
+        """Draw ``batch`` transitions."""
+        ...
+
+
+def mix(
+    offline: Source[Batch], online: Source[Batch] | None, batch: int, online_fraction: float, generator: torch.Generator
+) -> Batch:
+    """Draw from two sources in exact proportion: offline rows first (Sec. V-C: 75% offline, 25% online).
+
+    Args:
+        offline: Collected data; it augments its own rows.
+        online: Practised data; while there is none, or None, all rows are offline (and the other way round).
+        batch: B.
+        online_fraction: Share of online rows, in [0, 1]; their number is rounded.
+        generator: Source of all draws.
+
+    Raises:
+        ValueError: A share outside [0, 1], or both sources are empty.
+    """
+    if not 0.0 <= online_fraction <= 1.0:
+        raise ValueError(f"online_fraction: expected a share in [0, 1], got {online_fraction}")
+    has_online = online is not None and len(online) > 0
+    if not has_online and not len(offline):
+        raise ValueError("offline and online are both empty; collect or practise first")
+    count = 0 if not has_online else round(batch * online_fraction) if len(offline) else batch
+    parts = [offline.sample(batch - count, generator)] if count < batch else []
+    if count and online is not None:
+        drawn = online.sample(count, generator)
+        if isinstance(drawn, FeatureBatch):
+            drawn = drawn._replace(online=torch.ones(count, dtype=torch.bool))
+        parts.append(drawn)
+    return type(parts[0])(*(torch.cat(column) for column in zip(*parts)))
+
+
+def _ragged(length: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    """Start of each of the rows of a ragged array; then row and column of each of its cells."""
+    start = np.cumsum(length) - length
+    row = np.repeat(np.arange(len(length)), length)
+    return start, row, np.arange(int(length.sum())) - start[row]
