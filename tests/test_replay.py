@@ -106,7 +106,7 @@ def test_memory_and_disk_give_the_same_batches(store: TrajectoryStore) -> None:
 
 
 def test_balanced_frames(store: TrajectoryStore) -> None:
-    """Exact halves of true labels, connectors uniform whatever their size, none without a domain, all frames reached."""
+    """Exact halves of true labels, connectors uniform whatever their size, none without a domain, all reached."""
     data = TransitionDataset(store, ["a", "b", "c"], held_out=["new"])
     batch = data.sample_frames_balanced(3001, generator())
     assert batch.label.sum() == 1500
@@ -162,7 +162,7 @@ def fill(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_features_and_pixels_draw_the_same_rows(store: TrajectoryStore, dtype: torch.dtype) -> None:
-    """For equal generators `mix` over cached features and over pixels gives the same transitions in the same order."""
+    """For equal generators `mix` over cached features and over pixels gives the same rows in the same order."""
     offline = TransitionDataset(store, ["a", "b", "c"])
     online = TransitionDataset(store, [], held_out=["new"])
     pixels = mix(offline, online, 64, 0.25, generator(8))
