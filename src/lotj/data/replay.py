@@ -122,15 +122,19 @@ class TransitionDataset:
 
     def sample(self, batch: int, generator: torch.Generator) -> Transition:
         """Draw transitions uniformly, with replacement."""
-        rows = torch.randint(len(self), (batch,), generator=generator).numpy()
+        drawn = self.transitions(torch.randint(len(self), (batch,), generator=generator).numpy())
+        if self.augment is None:
+            return drawn
+        image = self.augment(torch.cat([drawn.image, drawn.next_image]), generator)
+        return drawn._replace(image=image[:batch], next_image=image[batch:])
+
+    def transitions(self, rows: NDArray[np.int64]) -> Transition:
+        """The transitions 0 <= row < `len(self)` of ``rows`` (B,), not augmented."""
         first, stored = self._first_frame[rows], self._stored_transition[rows]
-        image = self.frame_images(np.concatenate([first, first + 1]))
-        if self.augment is not None:
-            image = self.augment(image, generator)
         trajectory = self._transition_trajectory[rows]
         return Transition(
-            image=image[:batch],
-            next_image=image[batch:],
+            image=self.frame_images(first),
+            next_image=self.frame_images(first + 1),
             state=torch.from_numpy(self._states[self._stored_frame[first]]),
             next_state=torch.from_numpy(self._states[self._stored_frame[first + 1]]),
             action=torch.from_numpy(self._actions[stored]),

@@ -148,7 +148,7 @@ class Controller:
 
     def _relieve(self, displacement: Vector) -> Vector:
         """Cut the part of a command that would press beyond the force limit; above the limit, retreat."""
-        force = self._grasp.wrench(self._data)[:3] * (-1, -1, 1)  # tool frame -> base frame: half a turn about z
+        force = self._grasp.wrench(self._data)[:3]
         size = float(np.linalg.norm(force))
         if size < 0.5:
             return displacement
@@ -165,7 +165,7 @@ class Controller:
 
     def _back_off(self, wrench: Vector) -> Vector:
         """Joint displacement (7,) that unloads the wrist to its limit."""
-        force = wrench[:3] * (-1, -1, 1)
+        force = wrench[:3]
         size = float(np.linalg.norm(force))
         step = force / size * max(0.0, size - self.config.force_limit) / self._grasp.config.stiffness
         mujoco.mj_jacSite(self._model, self._data, self._jacobian, None, self._site)

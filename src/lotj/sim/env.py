@@ -41,7 +41,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     ### Observation space
     ``Dict`` of ``image``: ``Box(0, 255, (H, W, 3), uint8)``, RGB, the crop round the tip; and with ``state=True`` ``state``:
-    ``Box(-inf, inf, (6,), float32)``: tool position relative to the workspace's centre (m), wrist force (N, tool frame).
+    ``Box(-inf, inf, (6,), float32)``: tool position relative to the workspace's centre (m), wrist force (N, base frame).
 
     ### Starting state
     The socket lies anywhere within ±30 mm and ±8 mm in height, so neither place nor depth can be read from ``state``. The tip starts 6-12 mm
@@ -170,7 +170,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.model.body_pos[self._socket, 2] -= self.connector.insertion_depth
         mouth = self.model.body_pos[self._socket] + (0, 0, self.connector.insertion_depth)
         # The plug is held off centre; the start is drawn for where the tip really is.
-        self.controller.start(mouth + offset - grasp_offset[:3] * (-1, -1, 1))
+        self.controller.start(mouth + offset - grasp_offset[:3])
         self._grasp.reset(self.data, grasp_offset)
         mujoco.mj_forward(self.model, self.data)
         self._step = 0

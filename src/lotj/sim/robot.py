@@ -194,7 +194,8 @@ def add_sawyer(spec: mujoco.MjSpec, *, visible: bool = True) -> mujoco.MjsBody:
 
 def add_grasp(tool: mujoco.MjsBody, config: GraspConfig) -> mujoco.MjsBody:
     """Add the held body: six sprung joints at the grip point. Returns the ``plug`` body, in the plug frame (origin at the tip)."""
-    held = tool.add_body(name="plug", pos=(0, 0, -TOOL_TO_TIP), gravcomp=1)
+    # Turned back by the half turn that the tool has against the base: plug, socket and base frames are parallel.
+    held = tool.add_body(name="plug", pos=(0, 0, -TOOL_TO_TIP), quat=(0, 0, 0, 1), gravcomp=1)
     axes = np.eye(3)
     grip = (0.0, 0.0, TOOL_TO_TIP)
     for i, name in enumerate(GRASP_JOINTS):
@@ -249,7 +250,7 @@ class Grasp:
         data.qpos[self.qpos] = offset
 
     def wrench(self, data: mujoco.MjData) -> NDArray[np.float64]:
-        """Force (3,) N and torque (3,) N m that the plug puts on the fingers, in the tool frame, as a wrist sensor would read."""
+        """Force (3,) N and torque (3,) N m that the plug puts on the fingers, along the base frame's axes."""
         return self._stiffness * (data.qpos[self.qpos] - self._model.qpos_spring[self.qpos])
 
     def slide(self, data: mujoco.MjData) -> bool:

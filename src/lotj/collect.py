@@ -1,0 +1,212 @@
+"""Collect trajectories with the scripted expert, over all cores (Sec. IV).
+
+A trajectory depends on its seed alone, and seeds on (config seed, connector, index): the store is the same whatever the number of
+workers, and a collection that was killed continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lotj.data.store import TrajectoryStore
+from lotj.rollout import rollout
+from lotj.sim.connectors import get_connector
+from lotj.sim.env import InsertionEnv
+from lotj.sim.expert import Expert, ExpertConfig
+from lotj.sim.randomize import CELLS
+from lotj.types import Trajectory
+
+CHUNK = 8
+"""Trajectories that a worker rolls before it hands them over."""
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """What to collect. The defaults are the paper's protocol; the shares add what a reward needs to see (docs/data.md)."""
+
+    connectors: tuple[str, ...] = ()
+    """Names of the catalogue or TOML files."""
+    trajectories: int = 100
+    """Trajectories of each connector, dislodged ones included (they are counted and discarded)."""
+    robots: tuple[str, ...] = tuple(CELLS)
+    """Cells, taken in turn."""
+    noise_probability: float = 0.2
+    """Chance of a random action at each step (Sec. IV)."""
+    slow: float = 0.0
+    """Share of slow insertions from close by, which show every depth."""
+    wrong_place: float = 0.0
+    """Share of presses 3-20 mm beside the socket. Labels stay true."""
+    image_size: int = 64
+    """px."""
+    seed: int = 0
+    """Of the whole collection."""
+
+    def __post_init__(self) -> None:
+        if not self.connectors:
+            raise ValueError("CollectConfig.connectors is empty; name connectors or 'all' (`lotj connectors` lists them)")
+        if self.trajectories < 1:
+            raise ValueError(f"CollectConfig.trajectories must be at least 1, got {self.trajectories}")
+        if self.slow < 0 or self.wrong_place < 0 or self.slow + self.wrong_place > 1:
+            raise ValueError(f"shares slow={self.slow} and wrong_place={self.wrong_place} must be >= 0 and sum to <= 1")
+        unknown = set(self.robots) - set(CELLS)
+        if unknown or not self.robots:
+            raise ValueError(f"unknown robots {sorted(unknown)}; the cells are {', '.join(CELLS)}")
+
+
+class Chunk(NamedTuple):
+    """A worker's task: some trajectories of one connector on one robot."""
+
+    config: CollectConfig
+    connector: str
+    robot: str
+    indices: tuple[int, ...]
+
+
+@dataclass
+class Collected:
+    """What a collection came to."""
+
+    trajectories: int = 0
+    frames: int = 0
+    successes: int = 0
+    dislodged: dict[str, int] = field(default_factory=dict)
+    """Discarded, by connector."""
+
+
+def trajectory_seed(seed: int, connector: str, index: int) -> int:
+    """The seed of one trajectory: independent streams for every connector and index."""
+    return int(np.random.SeedSequence([seed, zlib.crc32(connector.encode()), index]).generate_state(1, np.uint32)[0])
+
+
+def collect(
+    config: CollectConfig,
+    path: Path,
+    *,
+    workers: int = 2,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Collected:
+    """Fill the store at ``path``; resumes a collection of the same config.
+
+    Args:
+        config: what to collect.
+        path: the store's file, made where it does not exist.
+        workers: processes; 1 collects in this one.
+        progress: called with (trajectories done, trajectories in all).
+
+    Returns:
+        Totals over the whole store.
+
+    Raises:
+        ValueError: the store holds a collection of another config.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    total = len(config.connectors) * config.trajectories
+    with TrajectoryStore(path, mode="a") as store:
+        _claim(store, config)
+        finished = _finished(store)
+        chunks = [chunk for chunk in _chunks(config) if not _seeds(chunk) <= finished]
+        done = total - sum(len(_seeds(chunk) - finished) for chunk in chunks)
+        progress(done, total)
+        for connector, seed, trajectory in _roll(chunks, workers):
+            if (connector, seed) in finished:
+                continue
+            if trajectory is None:
+                store.count(f"dislodged/{connector}/{seed}")
+            else:
+                store.append(trajectory)
+            done += 1
+            progress(done, total)
+        return summarise(store)
+
+
+def summarise(store: TrajectoryStore) -> Collected:
+    """Totals of a store."""
+    dislodged: dict[str, int] = {}
+    for key in store.counts:
+        if key.startswith("dislodged/"):
+            connector = key.split("/")[1]
+            dislodged[connector] = dislodged.get(connector, 0) + 1
+    index = store.index
+    return Collected(len(store), int(index.length.sum() + len(store)), int(index.terminated.sum()), dislodged)
+
+
+def roll_chunk(chunk: Chunk) -> list[tuple[str, int, Trajectory | None]]:
+    """Roll a chunk's trajectories; None stands for a dislodged one. Runs in a worker."""
+    config = chunk.config
+    env = InsertionEnv(get_connector(chunk.connector), chunk.robot, "mixed", image_size=config.image_size, ground_truth=True)
+    rolled: list[tuple[str, int, Trajectory | None]] = []
+    try:
+        for index in chunk.indices:
+            seed = trajectory_seed(config.seed, env.connector.name, index)
+            rng = np.random.default_rng(seed)
+            source, expert, options = _draw_behaviour(config, rng)
+            trajectory = rollout(env, Expert(env, expert), rng, seed=seed, options=options, source=source)
+            dislodged = bool(np.any(trajectory.privileged["dislodged"]))
+            rolled.append((env.connector.name, seed, None if dislodged else trajectory))
+    finally:
+        env.close()
+    return rolled
+
+
+def _draw_behaviour(config: CollectConfig, rng: np.random.Generator) -> tuple[str, ExpertConfig, dict[str, Any]]:
+    """Who acts in a trajectory: its source, the expert's settings, the reset options."""
+    draw = rng.random()
+    if draw < config.slow:
+        offset = (*rng.uniform(-0.003, 0.003, 2), rng.uniform(0.002, 0.006))
+        return "slow", ExpertConfig(config.noise_probability / 2, rng.uniform(0.2, 0.5)), {"offset": offset}
+    if draw < config.slow + config.wrong_place:
+        return "wrong-place", ExpertConfig(config.noise_probability, wrong_place=rng.uniform(0.003, 0.02)), {}
+    return "expert", ExpertConfig(config.noise_probability), {}
+
+
+def _chunks(config: CollectConfig) -> list[Chunk]:
+    """All tasks, round after round over the connectors, so that a part of a collection is balanced too."""
+    chunks = []
+    for number, first in enumerate(range(0, config.trajectories, CHUNK)):
+        robot = config.robots[number % len(config.robots)]
+        indices = tuple(range(first, min(first + CHUNK, config.trajectories)))
+        chunks += [Chunk(config, connector, robot, indices) for connector in config.connectors]
+    return chunks
+
+
+def _seeds(chunk: Chunk) -> set[tuple[str, int]]:
+    name = get_connector(chunk.connector).name
+    return {(name, trajectory_seed(chunk.config.seed, name, index)) for index in chunk.indices}
+
+
+def _finished(store: TrajectoryStore) -> set[tuple[str, int]]:
+    """(connector, seed) of what is stored or was discarded."""
+    stored = zip(store.index.connector.tolist(), store.index.seed.tolist())
+    discarded = (key.split("/")[1:] for key in store.counts if key.startswith("dislodged/"))
+    return {*stored, *((name, int(seed)) for name, seed in discarded)}
+
+
+def _claim(store: TrajectoryStore, config: CollectConfig) -> None:
+    wanted = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+    held = store.metadata.get("collect")
+    if held is None:
+        store.set_metadata("collect", wanted)
+    elif held != wanted:
+        differs = [key for key in wanted if held.get(key) != wanted[key]]
+        raise ValueError(
+            f"{store.path} holds a collection with another {', '.join(differs)}; "
+            "name another folder, or delete the store to collect anew"
+        )
+
+
+def _roll(chunks: list[Chunk], workers: int) -> Iterator[tuple[str, int, Trajectory | None]]:
+    if workers <= 1:
+        for chunk in chunks:
+            yield from roll_chunk(chunk)
+        return
+    # Spawned, not forked: a graphics context does not survive a fork.
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        for rolled in pool.imap(roll_chunk, chunks):
+            yield from rolled

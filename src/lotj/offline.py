@@ -1,0 +1,296 @@
+"""The offline phase: reward model, critic and policy from trajectories of known connectors (Sec. V-B).
+
+Each stage is one function ``(stage, data, out_dir, seed)`` that trains, resumes after a kill, and is reused when it is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lotj.algos.calibration import auroc, balanced_accuracy, expected_calibration_error, fit_logit_temperature, reliability
+from lotj.algos.iql import CriticConfig, CriticLearner, CriticNetwork, advantage_weight
+from lotj.algos.policy import PolicyBatch, PolicyConfig, PolicyLearner, PolicyNetwork
+from lotj.algos.reward import RewardBatch, RewardConfig, RewardLearner, RewardModel
+from lotj.algos.training import default_device, train
+from lotj.data.augment import Augment, AugmentConfig
+from lotj.data.replay import FrameSampling, TransitionDataset
+from lotj.data.store import TrajectoryStore
+from lotj.judge import SuccessRule, choose_rule
+from lotj.run import Run, load_state, save_state, write_json
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+"""Called with (steps done, steps in all, metrics)."""
+
+
+def silent(done: int, total: int, metrics: Mapping[str, float]) -> None:
+    """A progress callback that shows nothing."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """The connectors that offline training may use, split by connector so that variants never straddle the line."""
+
+    train: tuple[str, ...]
+    """Their order gives the domain index of the adversary."""
+    validation: tuple[str, ...]
+    """Kept out of every gradient; thresholds, temperatures and recipes are chosen on these."""
+
+    def __post_init__(self) -> None:
+        both = set(self.train) & set(self.validation)
+        if both or len(self.train) < 2 or not self.validation:
+            raise ValueError(
+                f"Known needs at least 2 training and 1 validation connectors without overlap, got {len(self.train)} and "
+                f"{len(self.validation)}, shared: {sorted(both)}"
+            )
+
+
+@dataclass(frozen=True)
+class RewardStage:
+    """Training of the reward model."""
+
+    model: RewardConfig = field(default_factory=RewardConfig)
+    """Network, bottleneck and optimiser."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Image augmentation."""
+    steps: int = 2500
+    """Gradient steps."""
+    batch_size: int = 64
+    """Images a step."""
+    sampling: FrameSampling = field(default_factory=lambda: FrameSampling(near_share=0.5))
+    """Make-up of a batch: half positive (Sec. VI-B), half of the negatives near misses."""
+    false_fire_limit: float = 0.03
+    """Largest share of validation trials that the rule may end wrongly."""
+
+
+@dataclass(frozen=True)
+class CriticStage:
+    """Training of Q and V (Eq. 1-2)."""
+
+    model: CriticConfig = field(default_factory=CriticConfig)
+    """Networks, discount, expectile and optimiser."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Image augmentation."""
+    steps: int = 1500
+    """Gradient steps."""
+    batch_size: int = 64
+    """Transitions a step."""
+
+
+@dataclass(frozen=True)
+class PolicyStage:
+    """Training of the policy (Eq. 3 + DAIB)."""
+
+    model: PolicyConfig = field(default_factory=PolicyConfig)
+    """Network, bottleneck, temperature and optimiser."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Image augmentation."""
+    steps: int = 5000
+    """Gradient steps."""
+    batch_size: int = 64
+    """Transitions a step."""
+
+
+def train_reward(
+    stage: RewardStage, store: TrajectoryStore, known: Known, out_dir: Path, seed: int, progress: Progress = silent
+) -> tuple[RewardModel, SuccessRule]:
+    """Train R(s), calibrate it and choose its success rule on the validation connectors.
+
+    Returns:
+        The calibrated model and what pays and ends a trial. ``out_dir/model.safetensors`` holds both.
+    """
+    run = Run(out_dir, "reward", _identity(stage, known, store), seed)
+    if not run.is_done():
+        run.start()
+        dataset = TransitionDataset(store, known.train, augment=Augment(stage.augment))
+        learner = RewardLearner(stage.model, len(known.train), seed)
+        generator = torch.Generator().manual_seed(seed)
+
+        def batch() -> RewardBatch:
+            return RewardBatch(*dataset.sample_frames_balanced(stage.batch_size, generator, stage.sampling))
+
+        train(
+            learner,
+            batch,
+            stage.steps,
+            run,
+            generators={"batches": generator},
+            progress=lambda done, metrics: progress(done, stage.steps, metrics),
+        )
+        model, rule, evaluation = calibrate(learner.model(), store, known.validation, stage.false_fire_limit)
+        save_state(
+            out_dir / "model.safetensors", {**model.state_dict(), "rule": [rule.threshold, rule.frames]}
+        )
+        write_json(out_dir / "evaluation.json", evaluation)
+        run.finish({key: evaluation[key] for key in ("accuracy", "auroc", "threshold", "frames", "connectors")})
+    return load_reward(out_dir)
+
+
+def load_reward(out_dir: Path) -> tuple[RewardModel, SuccessRule]:
+    """The calibrated reward model and its rule from a stage's folder."""
+    state = load_state(_need(out_dir / "model.safetensors", "lotj train reward"))
+    threshold, frames = state["rule"]
+    return RewardModel.from_state(state, default_device()), SuccessRule(threshold, frames)
+
+
+def calibrate(
+    model: RewardModel, store: TrajectoryStore, validation: Sequence[str], false_fire_limit: float
+) -> tuple[RewardModel, SuccessRule, dict[str, Any]]:
+    """Fit temperature and rule on validation connectors; none of it looks at a held-out one.
+
+    Returns:
+        The calibrated model, the rule, and the evaluation (accuracy, AUROC, reliability, rates by distance, the rule's table).
+    """
+    ids = np.flatnonzero(np.isin(store.index.connector, list(validation)))
+    if not len(ids):
+        raise ValueError(f"the store has no trajectories of the validation connectors {list(validation)}; collect them")
+    trajectories = [store.read(int(i)) for i in ids]
+    logits = [model.logit(trajectory.image) for trajectory in trajectories]
+    label = np.concatenate([t.privileged["success"] for t in trajectories]).astype(bool)
+    connector = np.concatenate([[t.connector] * len(t.image) for t in trajectories])
+    short = np.concatenate([t.privileged["tip_in_socket"][:, 2] for t in trajectories])
+    flat = np.concatenate(logits)
+    weight = _rebalanced(label, connector)
+    model.logit_temperature = fit_logit_temperature(flat[weight], label[weight])
+    probabilities = [_sigmoid(logit / model.logit_temperature) for logit in logits]
+    choice = choose_rule(trajectories, probabilities, false_fire_limit=false_fire_limit)
+    model.threshold = choice.rule.threshold
+    probability = np.concatenate(probabilities)
+    by_connector = balanced_accuracy(label, probability >= 0.5, connector)
+    at_threshold = balanced_accuracy(label, probability >= choice.rule.threshold, connector)
+    evaluation = {
+        "connectors": sorted(by_connector),
+        "frames": choice.rule.frames,
+        "threshold": choice.rule.threshold,
+        "logit_temperature": model.logit_temperature,
+        "accuracy": float(np.mean(list(by_connector.values()))),
+        "accuracy_by_connector": by_connector,
+        "accuracy_at_threshold": float(np.mean(list(at_threshold.values()))),
+        "auroc": float(np.mean([auroc(label[connector == c], flat[connector == c]) for c in by_connector])),
+        "calibration_error": expected_calibration_error(probability[weight], label[weight]),
+        "reliability": [row._asdict() for row in reliability(probability[weight], label[weight])],
+        "rates_by_distance": _rates_by_distance(probability >= choice.rule.threshold, label, short),
+        "rule": choice.as_json(),
+    }
+    return model, choice.rule, evaluation
+
+
+def train_critic(
+    stage: CriticStage, store: TrajectoryStore, known: Known, out_dir: Path, seed: int, progress: Progress = silent
+) -> CriticNetwork:
+    """Train Q and V by Eq. 1 and 2. They serve every policy over the same data."""
+    run = Run(out_dir, "critic", _identity(stage, known, store), seed)
+    if not run.is_done():
+        run.start()
+        dataset = TransitionDataset(store, known.train, augment=Augment(stage.augment))
+        learner = CriticLearner(stage.model, store.shape.action, seed)
+        generator = torch.Generator().manual_seed(seed)
+        last = train(
+            learner,
+            lambda: dataset.sample(stage.batch_size, generator),
+            stage.steps,
+            run,
+            generators={"batches": generator},
+            progress=lambda done, metrics: progress(done, stage.steps, metrics),
+        )
+        run.finish(last)
+    return load_critic(out_dir)
+
+
+def load_critic(out_dir: Path) -> CriticNetwork:
+    """The trained critic from a stage's folder."""
+    state = load_state(_need(out_dir / "checkpoint.safetensors", "lotj train critic"))
+    return CriticNetwork.from_state(state["learner"]).to(default_device())
+
+
+def train_policy(
+    stage: PolicyStage,
+    store: TrajectoryStore,
+    known: Known,
+    critic: CriticNetwork,
+    out_dir: Path,
+    seed: int,
+    progress: Progress = silent,
+) -> PolicyNetwork:
+    """Extract the policy from a finished critic by Eq. 3, with DAIB. The weights are computed once, from plain images."""
+    run = Run(out_dir, "policy", _identity(stage, known, store), seed)
+    if not run.is_done():
+        run.start()
+        dataset = TransitionDataset(store, known.train)
+        augment = Augment(stage.augment)
+        weight = transition_weights(dataset, critic, stage.model)
+        learner = PolicyLearner(stage.model, store.shape.action, len(known.train), seed)
+        generator = torch.Generator().manual_seed(seed)
+
+        def batch() -> PolicyBatch:
+            rows = torch.randint(len(dataset), (stage.batch_size,), generator=generator)
+            drawn = dataset.transitions(rows.numpy())
+            return PolicyBatch(augment(drawn.image, generator), drawn.action, drawn.domain, weight[rows])
+
+        last = train(
+            learner,
+            batch,
+            stage.steps,
+            run,
+            generators={"batches": generator},
+            progress=lambda done, metrics: progress(done, stage.steps, metrics),
+        )
+        run.finish({**last, "mean_weight": float(weight.mean()), "clipped": float((weight >= stage.model.weight_clip).float().mean())})
+    return load_policy(out_dir)
+
+
+def load_policy(out_dir: Path) -> PolicyNetwork:
+    """The trained policy from a stage's folder."""
+    state = load_state(_need(out_dir / "checkpoint.safetensors", "lotj train policy"))
+    return PolicyNetwork.from_state(state["learner"]).to(default_device())
+
+
+def transition_weights(dataset: TransitionDataset, critic: CriticNetwork, config: PolicyConfig, chunk: int = 256) -> Tensor:
+    """Eq. 3's weight (N,) of every transition of a data set."""
+    device = next(critic.parameters()).device
+    weights = []
+    for start in range(0, len(dataset), chunk):
+        batch = dataset.transitions(np.arange(start, min(start + chunk, len(dataset))))
+        advantage = critic.advantage(batch.image.to(device), batch.action.to(device)).cpu()
+        weights.append(advantage_weight(advantage, config.advantage_temperature, config.weight_clip))
+    return torch.cat(weights)
+
+
+def _identity(stage: Any, known: Known, store: TrajectoryStore) -> dict[str, Any]:
+    """What makes a stage the same stage: its settings, the split, and the data it was given."""
+    return {"stage": stage, "known": known, "collect": store.metadata.get("collect"), "trajectories": len(store)}
+
+
+def _rebalanced(label: np.ndarray, connector: np.ndarray) -> np.ndarray:
+    """Rows, drawn without randomness, with as many positives as negatives within each connector."""
+    rows = []
+    for name in np.unique(connector):
+        positive, negative = (np.flatnonzero((connector == name) & (label == value)) for value in (True, False))
+        size = min(len(positive), len(negative))
+        rows += [part[np.linspace(0, len(part) - 1, size).astype(int)] for part in (positive, negative) if size]
+    return np.concatenate(rows)
+
+
+def _rates_by_distance(fired: np.ndarray, label: np.ndarray, short: np.ndarray) -> list[dict[str, float | int]]:
+    """How often frames fire, split by the depth still missing (millimetres); the first row is true successes."""
+    rows: list[dict[str, float | int]] = [{"from_mm": 0.0, "to_mm": 0.0, "frames": int(label.sum()), "fired": int(fired[label].sum())}]
+    for low, high in ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 1000.0)):
+        here = ~label & (short * 1e3 > low) & (short * 1e3 <= high)
+        rows.append({"from_mm": low, "to_mm": high, "frames": int(here.sum()), "fired": int(fired[here].sum())})
+    return rows
+
+
+def _sigmoid(logit: np.ndarray) -> np.ndarray:
+    return torch.sigmoid(torch.from_numpy(logit)).clamp(1e-6, 1 - 1e-6).numpy()
+
+
+def _need(path: Path, command: str) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; run `{command}` first")
+    return path

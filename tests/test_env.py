@@ -1,0 +1,187 @@
+"""The simulated cell: Gymnasium's contract, determinism, limits, ground truth kept apart."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import lotj  # noqa: F401 - registers the environment
+from lotj.rollout import rollout
+from lotj.sim.baselines import BASELINES
+from lotj.sim.controller import ControllerConfig
+from lotj.sim.env import HORIZON, InsertionEnv, draw_start
+from lotj.sim.expert import Expert, ExpertConfig
+from lotj.sim.randomize import CELLS
+from lotj.sim.robot import JOINT_RANGE, JOINT_VELOCITY, TOOL_TO_TIP
+from lotj.types import PRIVILEGED
+
+CONNECTOR = "nema-5-15"
+
+
+@pytest.fixture(scope="module")
+def env():
+    env = InsertionEnv(CONNECTOR)
+    yield env
+    env.close()
+
+
+def test_gymnasium_check():
+    """The environment keeps Gymnasium's API, made by name."""
+    check_env(gym.make("lotj/Insertion-v0", connector=CONNECTOR, state=True).unwrapped, skip_render_check=True)
+
+
+def test_two_seeded_copies_agree_step_for_step(env):
+    """Same seed, same actions: same images, poses and forces, bit for bit."""
+    other = InsertionEnv(CONNECTOR)
+    first, second = env.reset(seed=7), other.reset(seed=7)
+    actions = np.random.default_rng(0).uniform(-1, 1, (8, 3)).astype(np.float32)
+    for action in actions:
+        np.testing.assert_array_equal(first[0]["image"], second[0]["image"])
+        np.testing.assert_array_equal(first[-1]["privileged/tip_in_socket"], second[-1]["privileged/tip_in_socket"])
+        first, second = env.step(action), other.step(action)
+    assert first[-1]["force"] == second[-1]["force"]
+    other.close()
+
+
+def test_a_trial_does_not_depend_on_those_before():
+    """Reset with a seed forgets everything: the first trial of a copy equals the third of another."""
+    env, other = InsertionEnv(CONNECTOR, images=False), InsertionEnv(CONNECTOR, images=False)
+    rng = np.random.default_rng(3)
+    for seed in (1, 2):
+        env.reset(seed=seed)
+        for _ in range(5):
+            env.step(rng.uniform(-1, 1, 3))
+    env.reset(seed=5)
+    other.reset(seed=5)
+    for _ in range(4):
+        action = rng.uniform(-1, 1, 3)
+        info, twin = env.step(action)[-1], other.step(action)[-1]
+    np.testing.assert_array_equal(info["privileged/tip_in_socket"], twin["privileged/tip_in_socket"])
+
+
+def test_reward_and_end_stay_silent_unless_asked():
+    """Ground truth reaches reward and terminated only with ground_truth=True; otherwise only truncation ends a trial."""
+    for ground_truth in (False, True):
+        env = InsertionEnv(CONNECTOR, images=False, ground_truth=ground_truth)
+        trajectory = rollout(env, Expert(env, ExpertConfig(0.0)), np.random.default_rng(0), seed=0)
+        assert trajectory.privileged["success"].any()
+        assert trajectory.terminated is ground_truth
+        assert trajectory.reward.sum() == float(ground_truth)
+        assert len(trajectory) < HORIZON if ground_truth else len(trajectory) == HORIZON
+
+
+def test_observation_holds_no_ground_truth(env):
+    """Every privileged quantity is under the prefix, none in the observation."""
+    observation, info = env.reset(seed=0)
+    assert set(observation) == {"image"}
+    assert {key for key in info if "tip" in key or "success" in key} == {
+        f"{PRIVILEGED}success",
+        f"{PRIVILEGED}tip_in_socket",
+    }
+
+
+def test_state_does_not_tell_where_the_socket_is():
+    """Proprioception at the start is uncorrelated with the direction to the socket."""
+    env = InsertionEnv(CONNECTOR, images=False, state=True)
+    rows = []
+    for seed in range(200):
+        observation, info = env.reset(seed=seed)
+        rows.append([*observation["state"][:3], *info["privileged/tip_in_socket"]])
+    correlation = np.corrcoef(np.array(rows).T)[:3, 3:]
+    # The wrist's place is the sum of the socket's and the offset; only as much shows as the offset itself spreads.
+    assert np.abs(np.diag(correlation)).max() < 0.5
+
+
+@pytest.mark.parametrize("scenario", ["I", "II"])
+def test_scenarios_start_where_they_say(scenario):
+    """I: within 10 mm along each axis; II: 10 to 20 mm away. Height 6 to 12 mm."""
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        name, (x, y, height) = draw_start(scenario, rng)
+        assert name == scenario
+        assert 0.006 <= height <= 0.012
+        if scenario == "I":
+            assert max(abs(x), abs(y)) <= 0.01
+        else:
+            assert 0.01 <= np.hypot(x, y) <= 0.02
+
+
+def test_start_is_where_it_was_drawn(env):
+    """The tip starts at the offset asked for, on any grasp, to half a millimetre."""
+    for seed in range(10):
+        offset = np.array([0.004, -0.007, 0.009])
+        _, info = env.reset(seed=seed, options={"offset": offset})
+        tip = info["privileged/tip_in_socket"] - (0, 0, env.connector.insertion_depth)
+        assert np.abs(tip - offset).max() < 0.0013
+
+
+def test_no_policy_leaves_the_limits():
+    """Full-scale pushes in any constant or random direction stay in the workspace, the force limit and the joints' limits."""
+    config = ControllerConfig()
+    low = np.array(config.workspace_low) + (0, 0, TOOL_TO_TIP)
+    high = np.array(config.workspace_high) + (0, 0, TOOL_TO_TIP)
+    rng = np.random.default_rng(1)
+    directions = [*np.vstack([np.eye(3), -np.eye(3)]), *(rng.choice([-1.0, 1.0], 3) for _ in range(4)), None]
+    env = InsertionEnv(CONNECTOR, images=False)
+    for seed, direction in enumerate(directions):
+        env.reset(seed=seed)
+        done = False
+        while not done:
+            action = rng.uniform(-1, 1, 3) if direction is None else direction
+            _, _, _, done, info = env.step(action)
+            assert np.all(env.controller.position > low - 1e-3)
+            assert np.all(env.controller.position < high + 1e-3)
+            assert info["force"] < 2 * config.force_limit
+            q, v = env.data.qpos[:7], env.data.qvel[:7]
+            assert np.all(q > JOINT_RANGE[:, 0]) and np.all(q < JOINT_RANGE[:, 1])
+            assert np.all(np.abs(v) <= JOINT_VELOCITY * 1.05)
+
+
+def test_weak_grasp_dislodges():
+    """Past the slip limit the plug is dislodged and the trial is cut off, marked so."""
+    from lotj.sim.robot import GraspConfig
+
+    env = InsertionEnv(CONNECTOR, images=False, grasp=GraspConfig(slip_force=1.0, slip_torque=0.02))
+    env.reset(seed=0, options={"offset": (0.008, 0.0, 0.003)})
+    for _ in range(HORIZON):
+        _, _, terminated, truncated, info = env.step(np.array([0.5, 0.0, -1.0]))
+        if truncated:
+            break
+    assert info["dislodged"] and not terminated and not info["privileged/success"]
+
+
+def test_expert_inserts_and_the_blind_do_not():
+    """The scripted expert solves both scenarios; straight down, from 15 mm away, never does."""
+    for robot in CELLS:
+        env = InsertionEnv(CONNECTOR, robot, images=False, ground_truth=True)
+        for seed in range(5):
+            options = {"scenario": ("I", "II")[seed % 2]}
+            expert = rollout(env, Expert(env, ExpertConfig(0.0)), np.random.default_rng(seed), seed=seed, options=options)
+            assert expert.terminated
+            blind = rollout(
+                env, BASELINES["straight-down"](), np.random.default_rng(seed), seed=seed, options={"offset": (0.015, 0, 0.01)}
+            )
+            assert not blind.terminated
+
+
+def test_image_moves_with_depth():
+    """The last two millimetres of depth can be seen: pixels near the tip change more than the same pose seen twice."""
+    env = InsertionEnv(CONNECTOR)
+    images = []
+    for height in (0.0, 0.002):
+        depth = height - env.connector.insertion_depth
+        images.append(env.reset(seed=11, options={"offset": (0.0, 0.0, depth)})[0]["image"].astype(int))
+    assert np.abs(images[0] - images[1]).mean() > 1.0
+    env.close()
+
+
+def test_bad_arguments_are_named():
+    """Errors name what is wrong and what was expected."""
+    with pytest.raises(ValueError, match="sawyer-a"):
+        InsertionEnv(CONNECTOR, "pr2")
+    with pytest.raises(ValueError, match="scenario"):
+        InsertionEnv(CONNECTOR, scenario="III")  # type: ignore[arg-type]
+    env = InsertionEnv(CONNECTOR, images=False)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="finite"):
+        env.step(np.array([0.0, np.nan, 0.0]))
