@@ -138,6 +138,15 @@ class EnsemblePractice:
         self._build()
         return {"pca_explained_variance": float(self._projection.explained)}
 
+    def fit_state(self) -> dict[str, Any]:
+        """The principal components."""
+        return {"projection": self._projection._asdict()}
+
+    def load_fit_state(self, state: Mapping[str, Any]) -> None:
+        """Take the principal components of another learner over the same networks, and build fresh networks on them."""
+        self._projection = Projection(**{name: value.to(self.device) for name, value in state["projection"].items()})
+        self._build()
+
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, K + A) float32."""
@@ -253,8 +262,7 @@ class EnsemblePractice:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore ``state_dict``; ``fit`` need not have run, and what was remembered is forgotten."""
-        self._projection = Projection(**{name: value.to(self.device) for name, value in state["projection"].items()})
-        self._build()
+        self.load_fit_state(state)
         self.actor.load_state_dict(state["actor"])
         self.critic.load_state_dict(state["critic"])
         self.target.load_state_dict(state["target"])

@@ -92,6 +92,13 @@ class IqlPractice:
         """Nothing to fit."""
         return {}
 
+    def fit_state(self) -> dict[str, Any]:
+        """Nothing was fitted."""
+        return {}
+
+    def load_fit_state(self, state: Mapping[str, Any]) -> None:
+        """Nothing to take over."""
+
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, F) float32, F = policy + Q + V features."""

@@ -64,6 +64,13 @@ class Learner(Protocol):
         """Fit what ``encode`` needs, from batches (B, 3, H, W) uint8 of offline images; often nothing: {}."""
         ...
 
+    def fit_state(self) -> dict[str, Any]:
+        """What ``fit`` found, so that several practices over the same offline data need to fit and encode it once."""
+        ...
+
+    def load_fit_state(self, state: Mapping[str, Any]) -> None:
+        """Take the place of ``fit``."""
+
     def encode(self, image: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) uint8 to (B, F) float32: frozen, deterministic, computed once for each frame."""
         ...
