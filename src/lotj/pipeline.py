@@ -1,0 +1,282 @@
+"""The stages, wired: where the simulator, the data, the learners and the run folder meet.
+
+A run folder holds one offline phase and any number of practices on connectors that it never saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lotj.algos.ensemble import EnsembleConfig, EnsemblePractice
+from lotj.algos.iql import CriticNetwork
+from lotj.algos.iql_practice import IqlPractice, IqlPracticeConfig
+from lotj.algos.learner import Learner
+from lotj.algos.policy import PolicyNetwork
+from lotj.algos.reward import RewardModel
+from lotj.data.augment import Augment, AugmentConfig
+from lotj.data.replay import FeatureBuffer, TransitionDataset
+from lotj.data.store import TrajectoryStore
+from lotj.evaluate import EvaluateConfig, Evaluation, evaluate
+from lotj.judge import Judge, SuccessRule
+from lotj.offline import Known
+from lotj.practice import PracticeConfig, TrialRecord, practice
+from lotj.run import Run, load_state, save_state, write_json
+from lotj.sim.connectors import get_connector, load_catalogue, variants_of
+from lotj.sim.env import InsertionEnv
+
+Recipe = Literal["ensemble", "iql"]
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """The cache of frozen features of the offline data."""
+
+    views: int = 2
+    """Differently augmented versions of each frame."""
+    augment: AugmentConfig = AugmentConfig()
+    """Offline frames are augmented, online ones never (Sec. V-C)."""
+    sources: tuple[str, ...] = ("expert",)
+    """Which offline trajectories practice mixes in: those worth imitating."""
+    fit_images: int = 4096
+    """Offline images that projections are fitted on."""
+    seed: int = 0
+    """Of the augmentation."""
+
+
+@dataclass(frozen=True)
+class Offline:
+    """What offline training leaves for practice."""
+
+    policy: PolicyNetwork
+    critic: CriticNetwork
+    reward: RewardModel
+    rule: SuccessRule
+    known: Known
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """A recipe of practice with its settings; only the chosen recipe's settings are used."""
+
+    recipe: Recipe = "ensemble"
+    """``iql``: the paper's. ``ensemble``: ours, a deviation."""
+    practice: PracticeConfig = PracticeConfig(online_fraction=0.5)
+    """Trials, batches and what is paid."""
+    ensemble: EnsembleConfig = EnsembleConfig()
+    """Settings of ``ensemble``."""
+    iql: IqlPracticeConfig = IqlPracticeConfig()
+    """Settings of ``iql``."""
+    features: FeatureConfig = FeatureConfig()
+    """The cache of frozen features."""
+
+
+def known_connectors(count: int, validation: int) -> Known:
+    """Choose connectors to know: families in turn, whole groups on one side, no variant of a test connector.
+
+    Args:
+        count: connectors in all.
+        validation: how many of them to keep out of training; each from a family that training knows too, where there is one.
+
+    Raises:
+        ValueError: more connectors are asked for than there are.
+    """
+    from lotj.sim.connectors import TEST_CONNECTORS
+
+    held_out = {variant for name in TEST_CONNECTORS for variant in variants_of(name)}
+    by_family: dict[str, list[str]] = {}
+    for name, connector in load_catalogue().items():
+        if name not in held_out:
+            by_family.setdefault(connector.family, []).append(name)
+    available = sum(len(names) for names in by_family.values())
+    if count > available:
+        raise ValueError(f"{count} known connectors were asked for, the catalogue has {available} beside the test ones")
+    chosen: list[str] = []
+    queues = [list(names) for names in by_family.values()]
+    while len(chosen) < count:
+        for queue in queues:
+            if queue and len(chosen) < count:
+                chosen.append(queue.pop(0))
+    catalogue = load_catalogue()
+    aside: list[str] = []
+    # From the back: the last drawn come from the largest families, so that each keeps relatives in training.
+    for name in reversed(chosen):
+        group = [other for other in chosen if catalogue[other].group == catalogue[name].group]
+        if name not in aside and len(aside) + len(group) <= validation:
+            aside += group
+    return Known(tuple(name for name in chosen if name not in aside), tuple(sorted(aside)))
+
+
+def refuse_known(connector: str, known: Known) -> None:
+    """A connector to practise must not have been trained on, nor any close variant of it.
+
+    Raises:
+        ValueError: it was.
+    """
+    path_or_name = get_connector(connector)
+    catalogue = load_catalogue()
+    variants = {name for name, other in catalogue.items() if other.group == path_or_name.group} | {path_or_name.name}
+    seen = sorted(variants & set(known.train))
+    if seen:
+        raise ValueError(
+            f"{connector!r} is not novel: offline training knew {', '.join(seen)}. "
+            "Practise one that it did not know, or train without these"
+        )
+
+
+def make_learner(config: RecipeConfig, offline: Offline, seed: int) -> Learner:
+    """Build the recipe's learner on copies of the offline networks."""
+    if config.recipe == "iql":
+        return IqlPractice(config.iql, offline.policy, offline.critic, seed=seed)
+    policy, critic = offline.policy.eval(), offline.critic.eval()
+    device = next(policy.parameters()).device
+    return EnsemblePractice(
+        config.ensemble,
+        [policy.encoder, critic.q_encoder, critic.v_encoder],
+        policy.mean_action,
+        action_dim=policy.action_dim,
+        seed=seed,
+        device=device,
+    )
+
+
+def offline_features(
+    learner: Learner,
+    config: FeatureConfig,
+    store: TrajectoryStore,
+    known: Known,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> FeatureBuffer:
+    """Fit the learner's encoding on offline frames and encode them all, ``views`` times; reuse the cache where there is one.
+
+    Args:
+        learner: fitted here.
+        config: views, augmentation, sources.
+        store: the offline data.
+        known: the split; only training connectors come in.
+        cache: file to keep fit and features in, for further practices with the same offline phase.
+        progress: called with (frames encoded, frames in all).
+    """
+    dataset = TransitionDataset(store, known.train, sources=config.sources)
+    if cache is not None and cache.exists():
+        state = load_state(cache)
+        learner.load_fit_state(state["fit"])
+        feature: Tensor = state["feature"]
+    else:
+        rng = np.random.default_rng(config.seed)
+        sample = np.sort(rng.choice(dataset.frames, min(config.fit_images, dataset.frames), replace=False))
+        learner.fit(dataset.frame_images(rows) for rows in np.array_split(sample, max(1, len(sample) // 256)))
+        feature = _encode_all(learner, dataset, config, progress)
+        if cache is not None:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            save_state(cache, {"fit": learner.fit_state(), "feature": feature})
+    return _fill(learner, dataset, feature, config.views)
+
+
+def practise(
+    connector: str,
+    robot: str,
+    config: RecipeConfig,
+    offline: Offline,
+    store: TrajectoryStore,
+    run: Run,
+    seed: int,
+    *,
+    cache: Path | None = None,
+    progress: Callable[[TrialRecord], None] | None = None,
+    encoding: Callable[[int, int], None] = lambda done, total: None,
+) -> Learner:
+    """Practise one connector (Sec. V-C) in the run's folder; continues or reuses what is there. Returns the learner."""
+    refuse_known(connector, offline.known)
+    learner = make_learner(config, offline, seed)
+    features = offline_features(learner, config.features, store, offline.known, cache, encoding)
+    if run.is_done():
+        state = run.load_checkpoint()
+        assert state is not None
+        learner.load_state_dict(state["learner"])
+        return learner
+    env = InsertionEnv(connector, robot, image_size=store.shape.height)
+    judge = Judge(offline.reward, offline.rule) if config.practice.reward == "learned" else None
+    try:
+        run.start()
+        result = practice(
+            config.practice, env, learner, judge, features, run, np.random.default_rng(seed), progress=progress
+        )
+    finally:
+        env.close()
+    run.finish(result.summary())
+    return learner
+
+
+def evaluate_policy(
+    connector: str,
+    robot: str,
+    policy: Any,
+    offline: Offline,
+    config: EvaluateConfig,
+    image_size: int,
+    out: Path | None = None,
+    progress: Callable[..., None] | None = None,
+) -> Evaluation:
+    """Evaluate a policy or learner on one connector by ground truth, with the reward model watching; write it to ``out``."""
+    name = get_connector(connector).name
+    result = evaluate(
+        replace(config, connector=name),
+        lambda scenario: InsertionEnv(connector, robot, scenario, image_size=image_size),  # type: ignore[arg-type]
+        policy,
+        Judge(offline.reward, offline.rule),
+        progress,
+    )
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, result.to_json())
+    return result
+
+
+def _encode_all(
+    learner: Learner, dataset: TransitionDataset, config: FeatureConfig, progress: Callable[[int, int], None]
+) -> Tensor:
+    """(frames, views, F) float16 of every frame of the data set."""
+    augment, generator = Augment(config.augment), torch.Generator().manual_seed(config.seed)
+    feature = torch.empty(dataset.frames, config.views, learner.feature_dim, dtype=torch.float16)
+    for rows in _chunks(dataset.frames, 512):
+        image = dataset.frame_images(rows)
+        for view in range(config.views):
+            feature[rows, view] = learner.encode(augment(image, generator)).cpu().half()
+        progress(int(rows[-1]) + 1, dataset.frames)
+    return feature
+
+
+def _fill(learner: Learner, dataset: TransitionDataset, feature: Tensor, views: int) -> FeatureBuffer:
+    buffer = FeatureBuffer(dataset.frames, learner.feature_dim, learner.action_dim, views, torch.float16)
+    index, start = dataset.store.index, 0
+    actions, rewards = dataset.store.actions, dataset.store.rewards
+    for trajectory, domain in zip(dataset.trajectories.tolist(), dataset.domains.tolist()):
+        length, offset = int(index.length[trajectory]), int(index.transition_offset[trajectory])
+        rows = slice(offset, offset + length)
+        buffer.add(
+            feature[start : start + length + 1].transpose(0, 1),
+            torch.from_numpy(actions[rows]),
+            torch.from_numpy(rewards[rows]),
+            bool(index.terminated[trajectory]),
+            domain,
+        )
+        start += length + 1
+    return buffer
+
+
+def _chunks(total: int, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, total, size):
+        yield np.arange(start, min(start + size, total))
+
+
+def split_from(values: Mapping[str, Any]) -> Known:
+    """A ``Known`` from its JSON form."""
+    return Known(tuple(values["train"]), tuple(values["validation"]))
