@@ -1,12 +1,13 @@
-"""The report of a synthetic run: its numbers, its self-containment, its honesty about what is missing; Grad-CAM; videos."""
+"""The report of a synthetic run: its numbers, what it needs and what it says is missing; Grad-CAM; videos."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -20,6 +21,7 @@ from lotj.evaluate import EvaluateConfig, Evaluation, TrialResult, compare
 from lotj.report.html import Extras, headline, write_report
 from lotj.report.records import load_practice
 from lotj.report.saliency import SaliencyPanel, grad_cam
+from lotj.report.sections import believed_and_true
 from lotj.report.video import compose, encode, trajectory_video
 from lotj.types import Trajectory
 
@@ -137,8 +139,10 @@ def write_practice(
             judged = bool(rng.random() < (0.95 if true else 0.25))
             row = {
                 "trial": number, "steps": 14 if judged else 20, "success": judged, "true_success": true,
-                "max_probability": 0.9 if judged else 0.4, "max_force": float(rng.gamma(8, 0.8)), "dislodged": number == 9,
-                "tip_at_success": ([0.0, 0.0, 0.0004] if true else [0.001, 0.0, 0.0021]) if judged else None,
+                "max_probability": 0.9 if judged else 0.4, "max_force": float(rng.gamma(8, 0.8)),
+                "dislodged": number == 9,
+                "true_at_success": true if judged else None,
+                "tip_at_success": [0.0, 0.0, rng.uniform(0, 0.0009) + 0.002 * (not true)] if judged else None,
             }  # fmt: skip
             file.write(json.dumps(row) + "\n")
             if number <= 3 or number > trials - 3:
@@ -161,6 +165,14 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    """The page of a complete practice, and the summary returned with it."""
+    root = tmp_path_factory.mktemp("full")
+    summary = write_report(root / "demo", write_practice(root / "demo"), root / "report.html", extras)
+    return (root / "report.html").read_text(), summary
+
+
 def extras(record: object) -> Extras:
     """What a caller with models at hand would pass."""
     images = np.stack([draw(np.array([0, 0, z])) for z in (0.016, 0.008, 0.003, 0.0)])
@@ -170,46 +182,37 @@ def extras(record: object) -> Extras:
     return Extras(DepthReward(), (panel, panel._replace(title="Policy")))
 
 
-def test_report_holds_the_numbers(make_run: Callable[..., Path], tmp_path: Path) -> None:
-    """Counts, intervals and the test's p-value of the evaluations are on the page and in the returned summary."""
-    out = tmp_path / "report.html"
-    summary = write_report(tmp_path / "demo", make_run(), out, extras)
-    page = out.read_text()
-    for text in (
-        "4/20",
-        "18/20",
-        "15/20",
-        "20% (6–44%)",
-        "90% (68–99%)",
-        "The robot learned nema-5-15 on the job",
-        "0123456789",
-    ):
+def test_report_holds_the_numbers(full: tuple[str, dict[str, Any]]) -> None:
+    """Counts, intervals and the claim they allow are on the page, and in the returned summary."""
+    page, summary = full
+    for text in ("4/20", "18/20", "15/20", "20% (6–44%)", "90% (68–99%)", "12 N", "0123456789"):
         assert text in page, text
+    assert "The robot learned nema-5-15 on the job (scenarios I and II)" in page
     assert "lotj practice --connector nema-5-15" in page and "/somewhere" not in page
-    assert summary["practices"][0]["scenarios"]["I"]["verdict"] == "improved"
-    assert summary["practices"][0]["scenarios"]["I"]["after"] == [18, 20]
+    first = summary["practices"][0]
+    assert first["scenarios"]["I"]["verdict"] == "improved" and first["scenarios"]["I"]["after"] == [18, 20]
+    assert (first["recipe"], first["reward"], first["seed"]) == ("ensemble", "learned", "0")
     assert "Diagnostic, not self-rewarded" not in page and "Not available" not in page
 
 
-def test_report_is_self_contained(make_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_report_is_self_contained(full: tuple[str, dict[str, Any]]) -> None:
     """Every src, href and url() points into the page or is inline data; there is no script, no link and no import."""
-    out = tmp_path / "report.html"
-    write_report(tmp_path / "demo", make_run(), out, extras)
-    page = out.read_text()
+    page, _ = full
     targets = re.findall(r"""(?:src|href|poster|data)\s*=\s*["']([^"']*)""", page) + re.findall(r"url\(([^)]*)\)", page)
     assert len(targets) > 8 and all(target.startswith(("#", "data:")) for target in targets)
     assert not re.search(r"<script|<link|@import|https?://", page)
-    identifiers = re.findall(r'\bid="([^"]*)"', page)
-    assert len(identifiers) == len(set(identifiers))
+    assert page.count("<video src='data:video/mp4;base64,") == 2
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_report_opens_without_a_part(make_run: Callable[..., Path], tmp_path: Path, part: str) -> None:
-    """Whatever single file is missing, the page is written and names it."""
+@pytest.mark.parametrize("parts", [PARTS[::2], PARTS[1::2]])
+def test_report_opens_without_some_parts(make_run: Callable[..., Path], tmp_path: Path, parts: tuple[str, ...]) -> None:
+    """Whatever files are missing, the page is written and names each of them and no other."""
     folder = make_run(trials=12)
-    (folder / part).unlink()
+    for part in parts:
+        (folder / part).unlink()
     write_report(tmp_path / "demo", folder, tmp_path / "report.html")
-    assert f"Not available: {part} is not in ensemble-learned-s0" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert {part for part in PARTS if f"Not available: {part} is not in ensemble-learned-s0" in page} == set(parts)
 
 
 def test_report_of_an_empty_practice(tmp_path: Path) -> None:
@@ -224,15 +227,6 @@ def test_report_of_an_empty_practice(tmp_path: Path) -> None:
         load_practice(tmp_path / "nowhere")
 
 
-def test_ground_truth_practice_is_marked(make_run: Callable[..., Path], tmp_path: Path) -> None:
-    """A practice paid by ground truth carries the diagnostic banner and does not claim to be a result."""
-    folder = make_run(name="ensemble-ground-truth-s0", trials=12)
-    summary = write_report(tmp_path / "demo", folder, tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
-    assert "Diagnostic, not self-rewarded" in page and "With a ground-truth reward, the robot learned" in page
-    assert summary["practices"][0]["diagnostic"] and summary["practices"][0]["recipe"] == "ensemble"
-
-
 def test_headline_claims_no_more_than_the_test_allows(make_run: Callable[..., Path]) -> None:
     """11/20 to 15/20 is no significant change (p = 0.23), and 18/20 to 4/20 is called worse."""
     for before, after, words in (
@@ -245,28 +239,33 @@ def test_headline_claims_no_more_than_the_test_allows(make_run: Callable[..., Pa
         assert words in headline(record, compare(record.before, record.after))
 
 
-def test_fooled_reward_is_called_out(make_run: Callable[..., Path], tmp_path: Path) -> None:
-    """Where the rule fires in many trials without insertion, the page says so."""
-    folder = make_run(trials=12)
-    result = evaluation({"I": 2}, 7, "nema-5-15")
-    fooled = [TrialResult(**{**asdict(trial), "judged": True}) for trial in result.trials]
-    (folder / "evaluation-after.json").write_text(json.dumps(Evaluation(result.config, tuple(fooled)).to_json()))
-    write_report(tmp_path / "demo", folder, tmp_path / "report.html")
-    assert "the rule fires in 18 of 20" in re.sub(r"\s+", " ", (tmp_path / "report.html").read_text())
+def test_fooled_reward_is_called_out(make_run: Callable[..., Path]) -> None:
+    """Where the rule fires in many trials without insertion, the page says so; where it does not, it is silent."""
+    record = load_practice(make_run(after={"I": 2}, trials=2))
+    assert record.after
+    fooled = tuple(replace(trial, judged=True) for trial in record.after.trials)
+    page = believed_and_true(replace(record, after=replace(record.after, trials=fooled)))
+    assert "the rule fires in 18 of 20" in page
+    assert "being fooled" not in believed_and_true(record)
 
 
 def test_several_practices_share_a_page(make_run: Callable[..., Path], tmp_path: Path) -> None:
-    """A summary table links to a section for each practice."""
+    """A summary table links to a section for each practice, and one paid by ground truth is marked as a diagnostic."""
     folders = [
-        make_run(trials=30),
-        make_run(connector="europlug", before={"I": 11, "II": 6}, after={"I": 15, "II": 8}, trials=30),
-        make_run(name="ensemble-ground-truth-s0", trials=30),
+        make_run(connector="europlug", before={"I": 11, "II": 6}, after={"I": 15, "II": 8}, trials=12),
+        make_run(name="ensemble-ground-truth-s0", trials=12),
     ]
     summary = write_report(tmp_path / "demo", folders, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert "2 of 3 practices improved" in page and page.count("<section") == 3
-    assert all(f"href='#practice-{n}'" in page and f"id='practice-{n}'" in page for n in (1, 2, 3))
-    assert len(summary["practices"]) == 3
+    assert (
+        "0 of 1 self-rewarded practices improved" in page
+        and "a diagnostic: 1 of 1" in page
+        and page.count("<section") == 2
+    )
+    assert all(f"href='#practice-{n}'" in page and f"id='practice-{n}'" in page for n in (1, 2))
+    assert [row["diagnostic"] for row in summary["practices"]] == [False, True]
+    assert page.count("Diagnostic, not self-rewarded") == 1 and page.count(">diagnostic<") == 1
+    assert "With a ground-truth reward, the robot learned" in page
     identifiers = re.findall(r"""\bid=["']([^"']*)""", page)
     assert len(identifiers) == len(set(identifiers))
 

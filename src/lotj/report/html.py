@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -10,12 +10,12 @@ from typing import Any
 
 from lotj.evaluate import Comparison, compare
 from lotj.report.records import PracticeRecord, find_value, load_practice, stage_records
+from lotj.report.reproduce import reproduce_section
 from lotj.report.saliency import SaliencyPanel
 from lotj.report.sections import (
     believed_and_true,
-    commands_and_settings,
-    forces_section,
     missing_note,
+    p_text,
     practice_section,
     reward_section,
     saliency_section,
@@ -27,20 +27,24 @@ from lotj.report.style import CSS
 from lotj.types import RewardModel
 
 DIAGNOSTIC = (
-    "<div class='banner'><strong>Diagnostic, not self-rewarded.</strong> This practice was paid by the simulator's ground "
-    "truth (<code>--reward ground-truth</code>). It shows what the recipe could do with a perfect reward; no robot on the "
-    "job has one, so it is no result of the method.</div>"
+    "<div class='banner'><strong>Diagnostic, not self-rewarded.</strong> This practice was paid by the simulator's "
+    "ground truth (<code>--reward ground-truth</code>). It shows what the recipe could do with a perfect reward; no "
+    "robot on the job has one, so it is no result of the method.</div>"
 )
 
 GLOSSARY = """<h2 id='words'>What the words mean</h2><div class='card'><dl>
 <dt>rewarded</dt><dd>The reward model was above its threshold on at least one image of the trial.</dd>
-<dt>judged</dt><dd>The success rule fired: enough such images in a row. In practice this pays the reward and ends the trial.</dd>
-<dt>true</dt><dd>The plug reached full insertion by the simulator's ground truth. Practice never sees it; only this is success.</dd>
+<dt>judged</dt><dd>The success rule fired: enough such images in a row. In practice this pays the reward and ends the
+trial.</dd>
+<dt>true</dt><dd>The plug reached full insertion by the simulator's ground truth. A robot that rewards itself
+never sees it; only this is success.</dd>
 <dt>scenario I, II</dt><dd>The trial starts within ±10 mm of the socket (I), or 10–20 mm away from it (II).</dd>
-<dt>before, after</dt><dd>The policy as it came out of offline training, and the same policy after practising on this connector, which
-neither has seen offline. Both are evaluated without exploration, over the full horizon, from the same start states.</dd>
+<dt>before, after</dt><dd>The policy as it came out of offline training, which has not seen this connector, and the
+same policy after practising on it. Both are evaluated without exploration, over the full horizon, from the same start
+states.</dd>
 <dt>interval</dt><dd>Clopper-Pearson, 95%: exact, and wider than it need be rather than narrower.</dd>
-<dt>p</dt><dd>Barnard's exact test, two-sided, of equal success rates. Below 0.05 we speak of a change, above it of none.</dd>
+<dt>p</dt><dd>Barnard's exact test, two-sided, of equal success rates. Below 0.05 we speak of a change, above it of
+none.</dd>
 </dl></div>"""
 
 
@@ -86,13 +90,19 @@ def write_report(
     several = len(records) > 1
     body = [f"<div class='kicker'>lotj · learning on the job · run {escape(run_root.resolve().name)}</div>"]
     if several:
-        body += [_several_headline(comparisons), _summary_table(records, comparisons)]
+        body += [_several_headline(records, comparisons), _summary_table(records, comparisons)]
+    stages = stage_records(run_root)
+    offline = stages.get("reward", {}).get("summary", {})
     for number, (record, rows) in enumerate(zip(records, comparisons), start=1):
         extra = extras(record) if extras else Extras()
-        body.append(_practice(record, rows, extra, number, several))
-    body += [GLOSSARY, commands_and_settings(stage_records(run_root), records)]
-    title = "several practices" if several else records[0].title
-    page = _page(f"lotj report: {title}", "\n".join(body))
+        body += [
+            f"<section class='practice{' diagnostic' if record.diagnostic else ''}' id='practice-{number}'>",
+            *_practice(record, rows, extra, offline, "h2" if several else "h1"),
+            "</section>",
+        ]
+    body += [GLOSSARY, reproduce_section(stages, records)]
+    title = f"{len(records)} practices" if several else headline(records[0], comparisons[0])
+    page = _page(f"{title} · lotj", "\n".join(body))
     out.write_text(page, encoding="utf-8")
     return {"practices": [_summary(record, rows) for record, rows in zip(records, comparisons)]}
 
@@ -105,14 +115,15 @@ def headline(record: PracticeRecord, rows: Sequence[Comparison]) -> str:
     verdicts = {row.scenario: verdict(row) for row in rows}
     improved = [s for s, v in verdicts.items() if v == "improved"]
     worse = [s for s, v in verdicts.items() if v == "worse"]
-    where = " and ".join(improved or worse)
+    plural = "s" if len(improved or worse) > 1 else ""
+    where = f"scenario{plural} {' and '.join(improved or worse)}"
     if improved and worse:
-        return f"Mixed: {name} improved in scenario {where}, and got worse in {' and '.join(worse)}"
+        return f"Mixed: {name} improved in {where}, and got worse in {' and '.join(worse)}"
     if improved:
         start = "With a ground-truth reward, the" if record.diagnostic else "The"
-        return f"{start} robot learned {name} on the job (scenario {where})"
+        return f"{start} robot learned {name} on the job ({where})"
     if worse:
-        return f"Practice made the robot worse at {name} (scenario {where})"
+        return f"Practice made the robot worse at {name} ({where})"
     return f"Practice did not change success on {name} significantly"
 
 
@@ -122,39 +133,44 @@ def _compare(record: PracticeRecord) -> list[Comparison]:
     return compare(record.before, record.after, record.connector, record.recipe)
 
 
-def _practice(record: PracticeRecord, rows: Sequence[Comparison], extra: Extras, number: int, several: bool) -> str:
-    level = "h2" if several else "h1"
-    seconds = "" if record.seconds is None else f" in {record.seconds / 60:.1f} minutes"
-    threshold = find_value(record.provenance, "threshold")
+def _practice(
+    record: PracticeRecord, rows: Sequence[Comparison], extra: Extras, offline: Mapping[str, Any], level: str
+) -> list[str]:
+    minutes = "" if record.seconds is None else f" in {record.seconds / 60:.1f} minutes"
+    threshold = find_value(record.provenance, "threshold") or offline.get("threshold")
     limit = extra.force_limit if extra.force_limit is not None else find_value(record.provenance, "force_limit")
-    parts = [
-        f"<{level}>{escape(headline(record, rows))}</{level}>",
-        f"<p class='lead'>Connector <strong>{escape(record.connector)}</strong> · recipe <strong>{escape(record.recipe)}"
-        f"</strong> · reward <strong>{escape(record.reward_source)}</strong> · seed {escape(record.seed or 'unknown')} · "
-        f"{len(record.trials)} practice trials{seconds}</p>",
+    name = escape(record.connector)
+    return [
+        f"<{level}>{escape(headline(record, rows)).replace(name, f'<span class=name>{name}</span>')}</{level}>",
+        f"<p class='lead'>Connector <strong>{name}</strong> · recipe <strong>{escape(record.recipe)}</strong> · "
+        f"reward <strong>{escape(record.reward_source)}</strong> · seed {escape(record.seed or 'unknown')} · "
+        f"{len(record.trials)} practice trials{minutes}</p>",
         DIAGNOSTIC if record.diagnostic else "",
         scenario_cards(rows),
         *(missing_note(text) for text in record.missing.values()),
         believed_and_true(record),
-        practice_section(record),
-        reward_section(record),
+        practice_section(record, limit),
         videos_section(record, extra.reward_model, threshold),
+        reward_section(record, offline),
         saliency_section(extra.saliency),
-        forces_section(record, limit),
     ]
-    kind = "practice diagnostic" if record.diagnostic else "practice"
-    return f"<section class='{kind}' id='practice-{number}'>" + "\n".join(parts) + "</section>"
 
 
-def _several_headline(comparisons: Sequence[Sequence[Comparison]]) -> str:
-    evaluated = [rows for rows in comparisons if rows]
-    better = sum(
-        any(verdict(r) == "improved" for r in rows) and all(verdict(r) != "worse" for r in rows) for rows in evaluated
-    )
+def _several_headline(records: Sequence[PracticeRecord], comparisons: Sequence[Sequence[Comparison]]) -> str:
+    kinds = [{verdict(row) for row in rows} for rows in comparisons]
+    better = ["improved" in kind and "worse" not in kind for kind in kinds]
+    counts = {}
+    for diagnostic in (False, True):
+        group = [flag for flag, record in zip(better, records) if record.diagnostic is diagnostic]
+        counts[diagnostic] = f"{sum(group)} of {len(group)}" if group else ""
+    if counts[False]:
+        title = f"{counts[False]} self-rewarded practices improved their policy significantly"
+    else:
+        title = f"Diagnostic only: {counts[True]} practices improved with a ground-truth reward"
+    aside = f" With a ground-truth reward, a diagnostic: {counts[True]}." if counts[False] and counts[True] else ""
     return (
-        f"<h1>{better} of {len(comparisons)} practices improved their policy significantly</h1>"
-        "<p class='lead'>Improved: true success rose in at least one scenario and fell in none (Barnard's exact test, "
-        "two-sided, p &lt; 0.05, each comparison by itself).</p>"
+        f"<h1>{title}</h1><p class='lead'>Improved: true success rose in at least one scenario and fell in none (Barnard's "
+        f"exact test, two-sided, p &lt; 0.05, each comparison by itself).{aside}</p>"
     )
 
 
@@ -184,7 +200,7 @@ def _summary_cell(row: Comparison) -> str:
     chip = f"<span class='chip {kind}'>{kind}</span>" if kind != "unchanged" else ""
     return (
         f"{row.before.successes}/{row.before.trials} → <b>{row.after.successes}/{row.after.trials}</b> "
-        f"<span class='note'>p = {row.p_value:.2g}</span> {chip}"
+        f"<span class='note'>{p_text(row.p_value)}</span> {chip}"
     )
 
 

@@ -63,7 +63,7 @@ class Rate(NamedTuple):
 
 
 def success_bars(before: Evaluation | None, after: Evaluation | None) -> str:
-    """Draw *true*, *judged* and *rewarded* before and after practice: a panel a scenario, 95% intervals, counts above."""
+    """Draw *true*, *judged* and *rewarded* before and after practice: a panel a scenario, 95% intervals, counts."""
     some = after or before
     assert some is not None
     scenarios = some.config.scenarios
@@ -91,22 +91,23 @@ def success_bars(before: Evaluation | None, after: Evaluation | None) -> str:
 
 
 def learning_curve(trials: Sequence[PracticeTrial], window: int = 20) -> str:
-    """Draw the rolling rates of true (with its 95% band) and predicted success over practice, with a tick for each trial."""
+    """Draw the rolling rates of true success (with its 95% band) and predicted success; ticks mark true successes."""
     with rc_context(_STYLE):
         figure = Figure(figsize=(5.2, 3.0), layout="constrained")
         axis = figure.subplots()
         number = np.array([trial.trial for trial in trials])
+        first = min(window, len(trials)) // 2  # rates over fewer trials than half a window say little
         for values, colour, label, band, style in (
             ([trial.true for trial in trials], TRUE, "true success", True, "-"),
             ([trial.judged for trial in trials], JUDGED, "predicted success", False, (0, (4, 2))),
         ):
             if None in values:
                 continue
-            rates = [Rate(*_window(values, i, window)) for i in range(len(values))]
-            axis.plot(number, [r.value for r in rates], color=colour, lw=2, ls=style, label=label)  # type: ignore[arg-type]
+            rates = [Rate(*_window(values, i, window)) for i in range(first, len(values))]
+            axis.plot(number[first:], [r.value for r in rates], color=colour, lw=2, ls=style, label=label)  # type: ignore[arg-type]
             if band:
                 low, high = ([r.value + s * r.error[k] for r in rates] for s, k in ((-1, 0), (1, 1)))
-                axis.fill_between(number, low, high, color=colour, alpha=0.15, lw=0)
+                axis.fill_between(number[first:], low, high, color=colour, alpha=0.15, lw=0)
                 hits = number[np.array(values, bool)]
                 axis.plot(hits, np.full(len(hits), 1.045), "|", color=colour, ms=5, mew=0.9, clip_on=False)
         axis.set_xlim(number.min(), max(number.max(), number.min() + 1))
@@ -179,29 +180,60 @@ def reliability(frames: Frames, bins: int = 10) -> tuple[str, float]:
 
 def contact_forces(trials: Sequence[PracticeTrial], limit: float | None) -> str:
     """Draw the largest contact force of each practice trial, by outcome, with the force limit where it is known."""
+    groups = (
+        ("not inserted", BEFORE, "o", [(t.trial, t.max_force) for t in trials if not t.true and not t.dislodged]),
+        ("inserted", TRUE, "o", [(t.trial, t.max_force) for t in trials if t.true and not t.dislodged]),
+        ("dislodged", BAD, "X", [(t.trial, t.max_force) for t in trials if t.dislodged]),
+    )
+    line = None if limit is None else (limit, f"limit {limit:g} N")
+    return _scatter(groups, line, "largest contact force, N", "force", "Contact forces over practice")
+
+
+def judged_distance(trials: Sequence[PracticeTrial]) -> str:
+    """Draw how far from full insertion the plug was, in mm, wherever practice predicted a success."""
+    points = [
+        (t.trial, t.true_when_judged, t.distance_when_judged) for t in trials if t.distance_when_judged is not None
+    ]
+    groups = (
+        ("paid, not inserted", JUDGED, "o", [(n, 1000 * d) for n, true, d in points if not true]),
+        ("paid, inserted", TRUE, "o", [(n, 1000 * d) for n, true, d in points if true]),
+    )
+    return _scatter(groups, None, "distance from full insertion, mm", "paid", "Distance at each predicted success")
+
+
+def _scatter(
+    groups: Sequence[tuple[str, str, str, Sequence[tuple[int, float | None]]]],
+    limit: tuple[float, str] | None,
+    ylabel: str,
+    name: str,
+    title: str,
+) -> str:
+    """Draw points by trial, in groups of (label, colour, marker, points), and a limit."""
     with rc_context(_STYLE):
         figure = Figure(figsize=(5.2, 3.0), layout="constrained")
         axis = figure.subplots()
-        known = [trial for trial in trials if trial.max_force is not None]
-        for keep, colour, marker, label in (
-            ([t for t in known if not t.true and not t.dislodged], BEFORE, "o", "not inserted"),
-            ([t for t in known if t.true and not t.dislodged], TRUE, "o", "inserted"),
-            ([t for t in known if t.dislodged], BAD, "X", "dislodged"),
-        ):
-            force = [trial.max_force for trial in keep if trial.max_force is not None]
-            if keep:
+        for label, colour, marker, points in groups:
+            known = [(x, y) for x, y in points if y is not None]
+            if known:
                 axis.scatter(
-                    [t.trial for t in keep], force, s=16, color=colour, marker=marker, lw=0, alpha=0.85, label=label
+                    [x for x, _ in known],
+                    [y for _, y in known],
+                    s=16,
+                    color=colour,
+                    marker=marker,
+                    lw=0,
+                    alpha=0.85,
+                    label=label,
                 )
         if limit is not None:
-            axis.axhline(limit, color=BAD, lw=1.2, ls="--", label=f"limit {limit:g} N")
+            axis.axhline(limit[0], color=BAD, lw=1.2, ls="--", label=limit[1])
         axis.set_ylim(0, None)
+        axis.set_xlim(0, None)
         axis.set_xlabel("practice trial")
-        axis.set_ylabel("largest contact force, N")
-        figure.legend(
-            *axis.get_legend_handles_labels(), loc="outside upper left", ncols=4, columnspacing=1.0, handletextpad=0.4
-        )
-        return _to_svg(figure, "force", "Contact forces over practice")
+        axis.set_ylabel(ylabel)
+        handles, labels = axis.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=4, columnspacing=1.0, handletextpad=0.4)
+        return _to_svg(figure, name, title)
 
 
 def _bar(axis: Axes, x: float, rate: Rate, colour: str, label: str | None, pale: bool, width: float = 0.36) -> None:

@@ -30,6 +30,8 @@ class PracticeTrial(NamedTuple):
     judged: bool
     true: bool | None
     max_probability: float | None
+    true_when_judged: bool | None
+    """Ground truth on the image at which the rule fired; None where it did not fire."""
     distance_when_judged: float | None
     """Metres from full insertion at the predicted success."""
     max_force: float | None
@@ -92,7 +94,7 @@ class PracticeRecord:
         return Frames(table[:, 0], table[:, 1] > 0, table[:, 2] > 0, table[:, 3])
 
 
-def load_practice(path: Path, videos: int = 3) -> PracticeRecord:
+def load_practice(path: Path, videos: int = 2) -> PracticeRecord:
     """Read a practice folder ``<connector>/<recipe>-<reward source>-s<seed>``.
 
     Args:
@@ -116,17 +118,17 @@ def load_practice(path: Path, videos: int = 3) -> PracticeRecord:
         return otherwise
 
     provenance = optional("config.json", _read_json, {}, "practice writes it when it starts")
-    recipe, reward_source, seed = _parse_name(path.name, provenance.get("config", {}))
     done = optional("done.json", _read_json, {}, "this practice is not finished")
-    trials = optional("trials.jsonl", _read_trials, (), "practice writes a line a trial")
+    rows = optional("trials.jsonl", _read_rows, (), "practice writes a line a trial")
+    recipe, reward_source, seed = _parse_name(path.name, rows[0] if rows else {})
     before = optional("evaluation-before.json", _read_evaluation, None, "lotj evaluate writes it")
     after = optional("evaluation-after.json", _read_evaluation, None, "lotj evaluate writes it")
     first, last = optional(
         "online.sqlite", lambda file: _read_ends(file, videos), ((), ()), "practice keeps its trajectories there"
     )
     return PracticeRecord(
-        path, path.parent.name, recipe, reward_source, seed, provenance, done.get("seconds"), trials, before, after,
-        first, last, missing,
+        path, path.parent.name, recipe, reward_source, seed, provenance, done.get("seconds"),
+        tuple(map(_trial, rows)), before, after, first, last, missing,
     )  # fmt: skip
 
 
@@ -167,9 +169,9 @@ def _read_evaluation(path: Path) -> Evaluation:
     return Evaluation.from_json(_read_json(path))
 
 
-def _read_trials(path: Path) -> tuple[PracticeTrial, ...]:
+def _read_rows(path: Path) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return tuple(_trial(json.loads(line)) for line in lines if line.endswith("\n"))  # a torn last line is not a trial
+    return [json.loads(line) for line in lines if line.endswith("\n")]  # a torn last line is not a trial
 
 
 def _trial(row: Mapping[str, Any]) -> PracticeTrial:
@@ -180,6 +182,7 @@ def _trial(row: Mapping[str, Any]) -> PracticeTrial:
         judged=bool(row["success"]),
         true=row.get("true_success"),
         max_probability=row.get("max_probability"),
+        true_when_judged=row.get("true_at_success"),
         distance_when_judged=None if tip is None else float(np.linalg.norm(tip)),
         max_force=row.get("max_force"),
         dislodged=bool(row.get("dislodged", False)),
@@ -194,10 +197,10 @@ def _read_ends(path: Path, count: int) -> tuple[tuple[tuple[int, Trajectory], ..
         return tuple((i + 1, store.read(i)) for i in first), tuple((i + 1, store.read(i)) for i in last)
 
 
-def _parse_name(name: str, config: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Split ``<recipe>-<reward source>-s<seed>``; the config's own words win where it has them."""
+def _parse_name(name: str, row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Split ``<recipe>-<reward source>-s<seed>``; a trial's own words for recipe and reward win."""
     stem, _, seed = name.rpartition("-s")
     stem = stem or name
     source = GROUND_TRUTH if stem.endswith(GROUND_TRUTH) else stem.rpartition("-")[2]
     recipe = stem.removesuffix(source).rstrip("-") or stem
-    return str(config.get("recipe") or recipe), str(config.get("reward") or source), seed
+    return str(row.get("recipe", recipe)), str(row.get("reward", source)), seed

@@ -1,4 +1,4 @@
-"""Grad-CAM: where in an image a network's answer comes from (Selvaraju et al. 2017), for the reward and for the policy."""
+"""Grad-CAM (Selvaraju et al. 2017): where in an image the answer of a reward or a policy comes from."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class SaliencyPanel(NamedTuple):
 def grad_cam(target: Callable[[Tensor], Tensor], layer: nn.Module, image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return Grad-CAM maps of ``target`` at ``layer``.
 
-    The map is what *raises* the target: channels of the layer, weighted by the target's mean gradient, summed and clipped
-    at 0. Its resolution is the layer's: the last stage of a ResNet-18 has 2 x 2 cells for a 64 px image, so take an earlier
-    stage there (``encoder.stages[1]`` has 8 x 8).
+    The map is what *raises* the target: channels of the layer, weighted by the target's mean gradient, summed and
+    clipped at 0. Its resolution is the layer's: the last stage of a ResNet-18 has 2 x 2 cells for a 64 px image, so
+    take an earlier stage there (``encoder.stages[1]`` has 8 x 8).
 
     Args:
         target: maps (B, 3, H, W) uint8 to one score an image (B,), through ``layer``. For a reward: its logit. For a
@@ -54,7 +54,7 @@ def grad_cam(target: Callable[[Tensor], Tensor], layer: nn.Module, image: NDArra
             )
         if not value.requires_grad:
             raise ValueError(
-                "no gradient reaches grad_cam's layer: the target must pass through it, and must not run under torch.no_grad"
+                "no gradient reaches grad_cam's layer: the target must pass through it, and not run under torch.no_grad"
             )
         return value
 

@@ -20,11 +20,13 @@ h2 { font-size: 1.35rem; letter-spacing: -.01em; margin: 2.8rem 0 .3rem; }
 h3 { font-size: 1rem; margin: 0 0 .15rem; }
 p { margin: .3rem 0 .8rem; }
 .lead, .note { color: var(--muted); }
-.lead { max-width: 46rem; }
-.note { font-size: .875rem; line-height: 1.45; max-width: 46rem; }
+.note { font-size: .875rem; line-height: 1.45; }
+h2 + .note { max-width: 46rem; } .name { white-space: nowrap; }
 .kicker { color: var(--muted); font-size: .8rem; font-weight: 600; letter-spacing: .07em; text-transform: uppercase; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 1rem; margin: 1rem 0; }
-.card { background: var(--paper); border: 1px solid var(--grid); border-radius: 12px; padding: 1rem 1.15rem; min-width: 0; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 1rem;
+  margin: 1rem 0; }
+.card { background: var(--paper); border: 1px solid var(--grid); border-radius: 12px;
+  padding: 1rem 1.15rem; min-width: 0; }
 .card > .note:last-child { margin-bottom: 0; }
 .card > svg { display: block; width: 100%; height: auto; margin: .4rem 0; }
 .big { display: flex; align-items: baseline; flex-wrap: wrap; gap: 0 .7rem; font-variant-numeric: tabular-nums;
@@ -43,15 +45,16 @@ p { margin: .3rem 0 .8rem; }
 .track b { position: absolute; top: -3px; width: 4px; height: 14px; margin-left: -2px; border-radius: 2px;
   background: currentColor; }
 .track.before { color: var(--before); } .track.after { color: var(--true); }
-.banner { background: var(--warn-paper); color: var(--warn-ink); border-left: 5px solid var(--judged); border-radius: 8px;
-  padding: .8rem 1rem; margin: 1rem 0; font-size: .95rem; }
-.missing { border: 1px dashed var(--grid); border-radius: 10px; color: var(--muted); padding: .7rem 1rem; margin: 1rem 0;
-  font-size: .875rem; }
+.banner { background: var(--warn-paper); color: var(--warn-ink); border-left: 5px solid var(--judged);
+  border-radius: 8px; padding: .8rem 1rem; margin: 1rem 0; font-size: .95rem; }
+.missing { border: 1px dashed var(--grid); border-radius: 10px; color: var(--muted); padding: .7rem 1rem;
+  margin: 1rem 0; font-size: .875rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .42rem .7rem .42rem 0; border-bottom: 1px solid var(--grid); vertical-align: top; }
-th { color: var(--muted); font-weight: 600; font-size: .8rem; } td.n, th.n { text-align: right; }
+th { color: var(--muted); font-weight: 600; font-size: .8rem; } td.n, th.n { text-align: right; white-space: nowrap; } td:first-child { white-space: nowrap; }
 tr:last-child td { border-bottom: 0; }
+.card table { margin-top: .3rem; }
 td b { color: var(--true); }
 table.confusion { table-layout: fixed; max-width: 26rem; margin: .4rem 0 .7rem; border-spacing: 4px;
   border-collapse: separate; }
@@ -60,7 +63,8 @@ table.confusion td { border-radius: 8px; font-size: 1.3rem; font-weight: 650; li
 table.confusion td small { display: block; font-size: .72rem; font-weight: 450; opacity: .85; }
 .ok { background: color-mix(in srgb, var(--true) calc(8% + var(--share) * 50%), var(--paper)); }
 .err { background: color-mix(in srgb, var(--judged) calc(8% + var(--share) * 60%), var(--paper)); }
-video, .card > img { display: block; width: 100%; height: auto; border-radius: 8px; background: #0f131a; margin: .4rem 0; }
+video, .card > img { display: block; width: 100%; height: auto; border-radius: 8px; background: #0f131a;
+  margin: .4rem 0; }
 .cams { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 6px; margin: .5rem 0; }
 .cams img { width: 100%; border-radius: 6px; image-rendering: pixelated; display: block; }
 pre { font: .8rem/1.5 var(--mono); overflow-x: auto; background: var(--page); border: 1px solid var(--grid);
@@ -71,7 +75,8 @@ dl { display: grid; grid-template-columns: 7rem 1fr; gap: .5rem 1rem; margin: .6
 dt { font-weight: 650; } dd { margin: 0; color: var(--muted); }
 section.practice + section.practice { border-top: 2px solid var(--grid); margin-top: 3rem; }
 nav a, td a { color: var(--true); text-decoration: none; font-weight: 600; }
-@media (max-width: 560px) { main { padding: 1.2rem .8rem 3rem; } .card { padding: .85rem .8rem; }
+@media (max-width: 560px) { table { font-size: .8rem; } th { font-size: .72rem; }
+  th, td { padding: .36rem .45rem .36rem 0; } main { padding: 1.2rem .8rem 3rem; } .card { padding: .85rem .8rem; }
   dl { grid-template-columns: 1fr; gap: 0 0; } dd { margin-bottom: .6rem; }
   .interval { grid-template-columns: 3rem 1fr 6.8rem; gap: .4rem; font-size: .78rem; } }
 """

@@ -18,7 +18,7 @@ FRAMES_PER_SECOND = 5
 HOLD = 5
 """Frames for which the last image of the longest trial stays."""
 MIME = {".mp4": "video/mp4", ".webp": "image/webp"}
-_TILE, _BAR, _CAPTION, _GAP = 256, 18, 40, 8
+_TILE, _BAR, _CAPTION, _GAP = 256, 18, 46, 8
 _BACKGROUND, _INK, _TRACK, _TRUE, _JUDGED = (15, 19, 26), (226, 232, 240), (51, 60, 75), (59, 130, 246), (245, 158, 11)
 
 
@@ -136,9 +136,9 @@ def _tile(
         if np.isfinite(probability[step]):
             text += f"   p = {probability[step]:.2f}"
     text += "   inserted" if inserted else ""
-    font = ImageFont.load_default(13)
+    font = ImageFont.load_default(16)
     draw.text((4, height + _BAR + 2), caption, _INK, font)
-    draw.text((4, height + _BAR + 20), text, _INK, font)
+    draw.text((4, height + _BAR + 22), text, _INK, font)
     return np.asarray(canvas)
 
 
