@@ -1,0 +1,400 @@
+"""The connector catalogue: plugs described by their parts, in metres, each figure with its source.
+
+One description yields the plug and the socket (`geometry`). `docs/connectors.md` documents the TOML files field by field.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lotj.sim import profiles
+from lotj.sim.parts import (
+    COLOURS,
+    ConnectorError,
+    Part,
+    check_choice,
+    check_fields,
+    check_range,
+    check_text,
+    did_you_mean,
+)
+from lotj.sim.profiles import Polygon
+
+TEST_CONNECTORS = ("deutsch-dt-12", "mega-block-1x1", "nema-5-15", "europlug")
+"""The four connectors that the paper tests on (Sec. VI)."""
+SOCKET_MARGIN = 0.008
+"""m of block round the outermost cavity."""
+TIP_GAP = 0.00075
+"""m between the tip and the cavity's floor at full insertion: the plug's body rests on the mouth, never the tip on the floor."""
+POST_PLAY = 0.0001
+"""m more clearance round a shell's post than outside the shell, so that the outer side guides."""
+SOCKET_BASE = 0.01
+"""m of block below the cavities' floor."""
+
+
+@dataclass(frozen=True)
+class Connector:
+    """A plug and the socket that takes it. Lengths in metres; frames as in docs/architecture.md."""
+
+    name: str
+    """Lower case, digits and dashes."""
+    title: str
+    """For people."""
+    family: str
+    """The catalogue file it stands in."""
+    group: str
+    """Close variants share it: holding one out holds out all."""
+    insertion_depth: float
+    """From the tip plane to the mouth at full insertion."""
+    body_size: tuple[float, float]
+    """Footprint x, y of the plug's body, which the gripper holds and which rests on the mouth."""
+    parts: tuple[Part, ...]
+    """Features of the mating face."""
+    sources: Mapping[str, str]
+    """Source of ``insertion_depth``, ``body_size``, ``clearance`` and ``lead_in``; the parts carry their own."""
+    body_height: float = 0.02
+    """Of the body above the mouth plane."""
+    body_shape: str = "box"
+    """``box`` or ``cylinder``."""
+    body_colour: str = "black"
+    """A name of ``COLOURS``."""
+    socket_colour: str = "light-grey"
+    """A name of ``COLOURS``."""
+    clearance: float = 0.0005
+    """Effective play on each side between part and cavity: real contacts are springs, this rigid model has play instead."""
+    lead_in: float = 0.001
+    """Inward slope on each side, shared by the plug's tip (up to 40% of its half width) and the cavity's rim (the rest)."""
+    lead_in_length: float = 0.0012
+    """Length of that slope along the axis."""
+    open_socket: bool = False
+    """True: studs on a plate instead of cavities in a block (bricks)."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
+            raise ConnectorError(
+                f"field 'name': got {self.name!r}, expected lower case letters, digits and single dashes"
+            )
+        for text in ("title", "family", "group"):
+            check_text(text, getattr(self, text))
+        check_range("insertion_depth", self.insertion_depth, 0.003, 0.025)
+        for value in self.body_size:
+            check_range("body_size", value, 0.004, 0.07)
+        check_range("body_height", self.body_height, 0.01, 0.03)
+        check_choice("body_shape", self.body_shape, ("box", "cylinder"))
+        check_choice("body_colour", self.body_colour, tuple(COLOURS))
+        check_choice("socket_colour", self.socket_colour, tuple(COLOURS))
+        check_range("clearance", self.clearance, 0.0002, 0.001)
+        check_range("lead_in", self.lead_in, 0.0, 0.0015)
+        check_range("lead_in_length", self.lead_in_length, 0.0005, 0.5 * self.insertion_depth)
+        if self.body_shape == "cylinder" and self.body_size[0] != self.body_size[1]:
+            raise ConnectorError(
+                f"field 'body_size': got {self.body_size}, a cylinder needs two equal figures; repeat the diameter"
+            )
+        wanted = {"insertion_depth", "body_size", "clearance", "lead_in"}
+        for key in sorted(wanted - set(self.sources)):
+            raise ConnectorError(
+                f"field 'sources.{key}': missing; name the standard or data sheet, or write \"modelling choice\""
+            )
+        for key in sorted(set(self.sources) - wanted):
+            raise ConnectorError(
+                f"field 'sources.{key}': unknown{did_you_mean(key, wanted)}; expected {', '.join(sorted(wanted))}"
+            )
+        for key, text in self.sources.items():
+            check_text(f"sources.{key}", text)
+        _check_parts(self)
+
+    @property
+    def plug_height(self) -> float:
+        """m, top of the plug above its tip plane."""
+        return self.insertion_depth + self.body_height
+
+    @property
+    def socket_size(self) -> tuple[float, float, float]:
+        """m, extents x, y, z of the socket's block (with its studs), centred on the axis; its mouth is at z = insertion_depth."""
+        cavities = [outline for _, outline in placed_envelopes(self, self.clearance) if _.in_plug]
+        low, high = profiles.bounds(cavities)
+        half = np.maximum(np.maximum(-low, high) + SOCKET_MARGIN, np.array(self.body_size) / 2 + 0.002)
+        base = SOCKET_BASE if self.open_socket else SOCKET_BASE + TIP_GAP
+        return float(2 * half[0]), float(2 * half[1]), self.insertion_depth + base
+
+
+def placed_envelopes(connector: Connector, distance: float = 0.0) -> list[tuple[Part, Polygon]]:
+    """Every copy of every colliding part with its outline in the plug frame, moved outwards by ``distance`` (m)."""
+    return [
+        (part, profiles.place(profiles.offset(part.envelope(), distance), centre, part.angle))
+        for part in connector.parts
+        if part.collides and part.kind != "contact"
+        for centre in part.centres()
+    ]
+
+
+@lru_cache(maxsize=1)
+def load_catalogue() -> Mapping[str, Connector]:
+    """All connectors that come with the package, by name; read once.
+
+    Raises:
+        ConnectorError: a packaged file is wrong, or two connectors share a name.
+    """
+    catalogue: dict[str, Connector] = {}
+    folder = resources.files("lotj.sim") / "catalogue"
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if not file.name.endswith(".toml"):
+            continue
+        for connector in parse_connectors(file.read_text(encoding="utf-8"), file.name):
+            if connector.name in catalogue:
+                raise ConnectorError(
+                    f"{file.name}, connector '{connector.name}': field 'name': already used; choose another"
+                )
+            catalogue[connector.name] = connector
+    return catalogue
+
+
+def load_connector(path: str | Path) -> Connector:
+    """A user's own connector: a TOML file of the catalogue's fields with exactly one ``[[connector]]``.
+
+    Raises:
+        ConnectorError: the file cannot be read or is wrong; the message names file, connector, field, value and remedy.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConnectorError(f"{path}: cannot be read ({error}); give the path of a UTF-8 TOML file") from error
+    found = parse_connectors(text, str(path))
+    if len(found) != 1:
+        raise ConnectorError(
+            f"{path}: holds {len(found)} connectors, expected exactly one [[connector]]; split the file"
+        )
+    return found[0]
+
+
+def get_connector(name_or_path: str | Path) -> Connector:
+    """A connector by its catalogue name, or from a TOML file.
+
+    Raises:
+        ConnectorError: no such name ("did you mean" the nearest), or the file is wrong.
+    """
+    catalogue = load_catalogue()
+    name = str(name_or_path)
+    if name in catalogue:
+        return catalogue[name]
+    if name.endswith(".toml"):
+        return load_connector(name)
+    raise ConnectorError(
+        f"unknown connector '{name}'{did_you_mean(name, catalogue)}; `lotj connectors` lists all {len(catalogue)}, or give a .toml file"
+    )
+
+
+def variants_of(name_or_path: str | Path) -> tuple[str, ...]:
+    """Names of the connectors in the same group, itself included, sorted: what must be left out of training with it."""
+    connector = get_connector(name_or_path)
+    alike = {other.name for other in load_catalogue().values() if other.group == connector.group}
+    return tuple(sorted(alike | {connector.name}))
+
+
+def to_json(connector: Connector) -> dict[str, Any]:
+    """A connector as plain data: every field (lengths in metres), what derives from them, its variants and all sources."""
+    data = asdict(connector)
+    alike = {other.name for other in load_catalogue().values() if other.group == connector.group}
+    dimensions = (
+        "insertion_depth",
+        "clearance",
+        "lead_in",
+        "lead_in_length",
+        "body_size",
+        "body_height",
+        "plug_height",
+        "socket_size",
+    )
+    return {
+        "name": connector.name,
+        "title": connector.title,
+        "family": connector.family,
+        "group": connector.group,
+        "variants": sorted(alike | {connector.name}),
+        "dimensions": {key: getattr(connector, key) for key in dimensions} | {"parts": data["parts"]},
+        "sources": dict(connector.sources) | {f"parts.{part.name}": part.source for part in connector.parts},
+    }
+
+
+def parse_connectors(text: str, file: str) -> list[Connector]:
+    """Read the text of one family's TOML file; ``file`` is what errors call it.
+
+    Raises:
+        ConnectorError: naming file, connector, field, value and remedy.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConnectorError(f"{file}: not valid TOML ({error}); correct the file") from error
+    try:
+        check_fields(data, {"family", "defaults", "connector"}, required={"family", "connector"})
+        defaults = data.get("defaults", {})
+        if not isinstance(data["connector"], list):
+            raise ConnectorError("field 'connector': expected [[connector]] tables; double the brackets")
+        if not isinstance(defaults, dict):
+            raise ConnectorError("field 'defaults': expected a [defaults] table")
+    except ConnectorError as error:
+        raise ConnectorError(f"{file}: {error}") from error
+    found: list[Connector] = []
+    raw: dict[str, dict[str, Any]] = {}
+    for i, entry in enumerate(data["connector"]):
+        label = entry.get("name", f"number {i + 1}")
+        try:
+            merged = _merge(defaults, entry, raw)
+            raw[label] = merged
+            found.append(_build(merged | {"family": data["family"]}))
+        except ConnectorError as error:
+            raise ConnectorError(f"{file}, connector '{label}': {error}") from error
+    return found
+
+
+def _merge(defaults: dict[str, Any], entry: dict[str, Any], earlier: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """An entry on top of the file's defaults, or on top of the connector it is ``like``; parts of one name are merged too."""
+    entry = dict(entry)
+    like = entry.pop("like", None)
+    if like is not None and like not in earlier:
+        raise ConnectorError(
+            f"field 'like': got {like!r}, no earlier connector of this file{did_you_mean(str(like), earlier)}"
+        )
+    base = earlier[like] if like is not None else defaults
+    parts = {part["name"]: part for part in base.get("part", [])}
+    for part in entry.get("part", []):
+        name = part.get("name", "")
+        parts[name] = parts.get(name, {}) | part
+    sources = base.get("sources", {}) | entry.get("sources", {})
+    return base | entry | {"part": list(parts.values()), "sources": sources}
+
+
+def _build(entry: dict[str, Any]) -> Connector:
+    parts = []
+    for raw in entry.pop("part"):
+        label = raw.get("name", f"number {len(parts) + 1}")
+        try:
+            parts.append(Part(**_typed(Part, raw)))
+        except ConnectorError as error:
+            raise ConnectorError(f"part '{label}': {error}") from error
+    if not parts:
+        raise ConnectorError("field 'part': missing; add at least one [[connector.part]]")
+    return Connector(parts=tuple(parts), **_typed(Connector, entry, skip={"parts"}))
+
+
+def _typed(
+    cls: type[Part] | type[Connector], raw: dict[str, Any], skip: frozenset[str] | set[str] = frozenset()
+) -> dict[str, Any]:
+    """The raw table's values with the types of the dataclass's fields."""
+    known = {f.name: f for f in fields(cls) if f.name not in skip}
+    required = {name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
+    check_fields(raw, set(known), required)
+    return {name: _convert(name, str(known[name].type), value) for name, value in raw.items()}
+
+
+def _convert(name: str, kind: str, value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind.startswith("float") and number:
+        return float(value)
+    if kind.startswith("tuple[") and isinstance(value, list) and len(value) == 2:
+        whole = kind.startswith("tuple[int")
+        if all(isinstance(v, int if whole else int | float) and not isinstance(v, bool) for v in value):
+            return tuple(int(v) if whole else float(v) for v in value)
+    matches = {"str": isinstance(value, str), "bool": isinstance(value, bool), "int": number and isinstance(value, int)}
+    if matches.get(kind, kind.startswith("Mapping") and isinstance(value, dict)):
+        return value
+    expected = {
+        "float": "a number",
+        "tuple[float, float]": "two numbers",
+        "tuple[int, int]": "two whole numbers",
+        "str": "a text",
+    }
+    raise ConnectorError(f"field '{name}': got {value!r}, expected {expected.get(kind, kind)}")
+
+
+def _check_parts(connector: Connector) -> None:
+    """Names, fit with the body, and room between cavities; raises ConnectorError."""
+    names = [part.name for part in connector.parts]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConnectorError(f"part '{name}': field 'name': used twice; choose another")
+    if not any(part.has_cavity for part in connector.parts):
+        raise ConnectorError("field 'part': no part collides; at least one pin or shell must")
+    for part in connector.parts:
+        if part.length is not None and part.length > connector.insertion_depth + 1e-9:
+            raise ConnectorError(
+                f"part '{part.name}': field 'length': got {part.length:g}, longer than insertion_depth {connector.insertion_depth:g}; "
+                "deepen the insertion or shorten the part"
+            )
+        if (part.kind == "stud") != connector.open_socket and part.kind not in ("shell", "contact"):
+            raise ConnectorError(
+                f"part '{part.name}': field 'kind': got {part.kind!r}, but open_socket is {str(connector.open_socket).lower()}; "
+                "studs stand on an open socket, pins and keys enter a closed one"
+            )
+        hollow = min(part.size) / 2 - part.wall - connector.clearance - POST_PLAY
+        if part.kind == "shell" and not connector.open_socket and hollow < 0.0002:
+            raise ConnectorError(
+                f"part '{part.name}': field 'wall': got {part.wall:g}, no room is left for the socket's post inside the shell; "
+                'thin the wall, or make the part a "pin"'
+            )
+        _check_inside_body(connector, part)
+    if connector.open_socket:
+        _check_studs(connector)
+    else:
+        _check_room(connector)
+
+
+def _check_inside_body(connector: Connector, part: Part) -> None:
+    half = np.array(connector.body_size) / 2
+    for centre in part.centres():
+        outline = profiles.place(part.envelope(), centre, part.angle)
+        if np.any(np.abs(outline) > half + 1e-6):
+            x, y = connector.body_size
+            raise ConnectorError(
+                f"part '{part.name}': field 'position': a copy at ({centre[0]:g}, {centre[1]:g}) sticks out of the body and the socket "
+                f"block made for it ({x:g} x {y:g} m); move or shrink the part, or enlarge 'body_size'"
+            )
+
+
+def _check_room(connector: Connector) -> None:
+    placed = placed_envelopes(connector)
+    for (a, first), (b, second) in itertools.combinations(placed, 2):
+        room = profiles.gap(first, second)
+        if "key" in (a.kind, b.kind):
+            continue
+        if room < -1e-9:
+            raise ConnectorError(
+                f"part '{b.name}': field 'position': overlaps part '{a.name}' by {-room:g} m; move one, check 'pitch', or make it a key"
+            )
+        if room < 2 * connector.clearance + 0.0002:
+            raise ConnectorError(
+                f"part '{b.name}': field 'clearance': got {connector.clearance:g}, but only {room:g} m lie between '{a.name}' and "
+                f"'{b.name}' and their cavities would merge; lower 'clearance' or widen 'pitch'"
+            )
+    for part, outline in placed:
+        touched = any(other.kind != "key" and profiles.gap(outline, body) < 0 for other, body in placed)
+        if part.kind == "key" and not touched:
+            raise ConnectorError(
+                f"part '{part.name}': field 'position': a key must overlap another part; move it, or make it a pin"
+            )
+
+
+def _check_studs(connector: Connector) -> None:
+    placed = placed_envelopes(connector)
+    hollows = [(part, profiles.offset(outline, -part.wall)) for part, outline in placed if part.kind == "shell"]
+    studs = [(part, outline) for part, outline in placed if part.kind == "stud"]
+    if not studs:
+        raise ConnectorError(
+            "field 'part': an open socket needs at least one part of kind 'stud'; add it or drop 'open_socket'"
+        )
+    for part, outline in studs:
+        if not any(profiles.contains(hollow, outline, 1e-5) for _, hollow in hollows):
+            raise ConnectorError(
+                f"part '{part.name}': field 'size': the stud does not fit into a shell; shrink or move it"
+            )

@@ -1,0 +1,405 @@
+"""Solids of a plug and of its socket, generated from one description.
+
+Plugs are convex prisms that taper at the tip. Sockets are a block minus its cavities, split into boxes: an upright grid of boxes round the
+rectangles that bound the cavities, boxes turned about z that fill those rectangles up to the cavity's slanted sides, and tilted boxes that
+form a funnel at the rim where a part is too thin to carry the whole lead-in on its tip. All in the plug's or the socket's frame, in metres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lotj.sim import profiles
+from lotj.sim.connectors import POST_PLAY, SOCKET_BASE, TIP_GAP, Connector
+from lotj.sim.parts import COLOURS, Part
+from lotj.sim.profiles import Polygon
+
+TAPER_LIMIT = 0.4
+"""Of its half width may a part lose at the tip, on each side."""
+MIN_RIM = 0.00025
+"""m; a narrower funnel is not worth its boxes."""
+POST_DROP = 0.0006
+"""m that a post stays below the rim's funnel: the shell is centred before it meets the post."""
+HOLE_COLOUR = (0.03, 0.03, 0.035, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Solid:
+    """A convex piece in the frame of its plug or socket."""
+
+    kind: Literal["box", "cylinder", "mesh"]
+    """A mesh is the convex hull of its vertices."""
+    position: NDArray[np.float64]
+    """(3,) m."""
+    quaternion: NDArray[np.float64]
+    """(4,) wxyz."""
+    size: NDArray[np.float64]
+    """(3,) m half extents of a box; (2,) radius and half height of a cylinder; (0,) for a mesh."""
+    vertices: NDArray[np.float64] | None
+    """(N, 3) m, of a mesh."""
+    rgba: tuple[float, float, float, float]
+    collides: bool
+    """False: only drawn."""
+    name: str
+
+
+class Cavity(NamedTuple):
+    """One hole of a closed socket, in the socket frame."""
+
+    part: Part
+    hole: Polygon
+    """Its outline below the rim."""
+    rim: Polygon
+    """Its outline at the mouth; the same number of edges."""
+    run: NDArray[np.float64]
+    """(N,) m that each edge recedes from hole to rim."""
+    centre: tuple[float, float]
+    """m, of this copy."""
+
+
+def plug_solids(connector: Connector) -> list[Solid]:
+    """The plug: the body that the gripper holds, then its parts, tapered at the tip."""
+    depth = connector.insertion_depth
+    solids = [_body(connector)]
+    for part in connector.parts:
+        top = depth
+        low = depth - (depth if part.length is None else part.length)
+        if part.in_plug:
+            for centre in part.centres():
+                outlines = _shell_sections(connector, part) if part.kind == "shell" else _pin_sections(connector, part)
+                for tip, full in outlines:
+                    solids.append(_prism(connector, part, tip, full, centre, low, top))
+    return solids
+
+
+def socket_solids(connector: Connector) -> list[Solid]:
+    """The socket: colliding boxes, and drawn-only plates, contacts and studs."""
+    return _open_socket(connector) if connector.open_socket else _closed_socket(connector)
+
+
+def taper(connector: Connector, part: Part) -> tuple[float, float]:
+    """How far (m) the tip of a part recedes on each side along its own x and y; the rest of ``lead_in`` falls to the rim."""
+    half = np.array([part.wall, part.wall] if part.kind == "shell" else np.max(part.envelope(), axis=0))
+    x, y = np.minimum(connector.lead_in, TAPER_LIMIT * half)
+    return float(x), float(y)
+
+
+def cavities(connector: Connector) -> list[Cavity]:
+    """The holes of a closed socket, with the funnels at their rims."""
+    keyed = any(part.kind == "key" for part in connector.parts)
+    found = []
+    for part in connector.parts:
+        if not part.has_cavity:
+            continue
+        hole = profiles.offset(part.envelope(), connector.clearance)
+        along = np.hypot(*(profiles.normals(hole) * taper(connector, part)).T)
+        run = np.maximum(connector.lead_in - along, 0.0)
+        # A funnel's boxes would bar the slot of a key; keyed noses are wide enough to carry the lead-in themselves.
+        run[(run < MIN_RIM) | keyed] = 0.0
+        rim = profiles.offset(hole, run)
+        for centre in part.centres():
+            placed = [profiles.place(outline, centre, part.angle) for outline in (hole, rim)]
+            found.append(Cavity(part, placed[0], placed[1], run, centre))
+    return found
+
+
+# ---- plug ------------------------------------------------------------------------------------------------------------
+
+
+def _body(connector: Connector) -> Solid:
+    x, y = connector.body_size
+    half = connector.body_height / 2
+    cylinder = connector.body_shape == "cylinder"
+    return _solid(
+        "cylinder" if cylinder else "box",
+        (0, 0, connector.insertion_depth + half),
+        [x / 2, half] if cylinder else [x / 2, y / 2, half],
+        (*COLOURS[connector.body_colour], 1.0),
+        "body",
+    )
+
+
+def _pin_sections(connector: Connector, part: Part) -> list[tuple[Polygon, Polygon]]:
+    """(tip, full) outlines of a part's convex pieces, in the part's frame."""
+    x, y = taper(connector, part)
+    if part.profile in ("cross", "torx"):
+        shrink = np.array([1 - x / (part.size[0] / 2)] * 2)
+    else:
+        shrink = 1 - np.array([x, y]) / np.max(part.envelope(), axis=0)
+    return [(piece * shrink, piece) for piece in part.pieces()]
+
+
+def _shell_sections(connector: Connector, part: Part) -> list[tuple[Polygon, Polygon]]:
+    """(tip, full) outlines of a shell's walls, one for each edge, in the part's frame."""
+    outer = part.envelope()
+    recede, _ = taper(connector, part)
+    rings = [
+        (profiles.offset(outer, -recede), profiles.offset(outer, recede - part.wall)),
+        (outer, profiles.offset(outer, -part.wall)),
+    ]
+    walls = []
+    for i in range(len(outer)):
+        j = (i + 1) % len(outer)
+        tip, full = (np.array([outside[i], outside[j], inside[j], inside[i]]) for outside, inside in rings)
+        walls.append((tip, full))
+    return walls
+
+
+def _prism(
+    connector: Connector, part: Part, tip: Polygon, full: Polygon, centre: tuple[float, float], low: float, top: float
+) -> Solid:
+    """A mesh through three cross-sections: the tip, the end of the taper, and the root at the body."""
+    slope = min(connector.lead_in_length, 0.5 * (top - low))
+    sections = ((tip, low), (full, low + slope), (full, top))
+    vertices = [np.column_stack([profiles.place(p, centre, part.angle), np.full(len(p), z)]) for p, z in sections]
+    colour = (*COLOURS[part.colour], 1.0)
+    return _solid("mesh", (0, 0, 0), [], colour, part.name, vertices=np.concatenate(vertices), collides=part.collides)
+
+
+# ---- socket ----------------------------------------------------------------------------------------------------------
+
+
+def _closed_socket(connector: Connector) -> list[Solid]:
+    holes = cavities(connector)
+    mouth = connector.insertion_depth
+    slope = max(float(cavity.run.max()) for cavity in holes)
+    # The funnel is as steep as the plug's own taper.
+    rim_depth = slope * connector.lead_in_length / connector.lead_in if slope > 0 else 0.0
+    neck = mouth - rim_depth
+    half = np.array(connector.socket_size[:2]) / 2
+    colour = (*COLOURS[connector.socket_colour], 1.0)
+    solids = [_slab(-half, half, -TIP_GAP - SOCKET_BASE, -TIP_GAP, colour, "base")]
+    solids += _layer(half, [cavity.hole for cavity in holes], -TIP_GAP, neck, colour, "block")
+    if rim_depth:
+        solids += _layer(half, [cavity.rim for cavity in holes], neck, mouth, colour, "face")
+    drawn_contacts = any(part.kind == "contact" for part in connector.parts)
+    for cavity in holes:
+        for i in np.flatnonzero(cavity.run):
+            solids.append(_ramp(cavity.hole, int(i), 1.0, float(cavity.run[i]), neck, mouth, colour, "rim"))
+        post_top = neck - POST_DROP
+        if cavity.part.kind == "shell":
+            solids += _post(connector, cavity, -TIP_GAP, post_top, colour)
+        low, high = profiles.bounds([cavity.hole])
+        dark = (
+            -TIP_GAP + 0.0002
+            if drawn_contacts
+            else max(post_top - max(0.001, 0.6 * float(np.min(high - low))), -TIP_GAP + 0.0002)
+        )
+        solids.append(_slab(low, high, dark - 0.0001, dark, HOLE_COLOUR, "hole", collides=False))
+    return solids + _contacts(connector)
+
+
+def _open_socket(connector: Connector) -> list[Solid]:
+    half = np.array(connector.socket_size[:2]) / 2
+    colour = (*COLOURS[connector.socket_colour], 1.0)
+    solids = [_slab(-half, half, -SOCKET_BASE, 0.0, colour, "plate")]
+    walls = [taper(connector, part)[0] for part in connector.parts if part.kind == "shell"]
+    run = max(connector.lead_in - min(walls), MIN_RIM)
+    top = connector.insertion_depth - TIP_GAP
+    neck = top - run * connector.lead_in_length / max(connector.lead_in, run)
+    for part in connector.parts:
+        for centre in part.centres() if part.kind == "stud" else ():
+            outline = profiles.offset(part.envelope(), -connector.clearance)
+            for box in _cross_boxes(outline):
+                solids.append(_upright(box, centre, 0.0, 0.0, neck, colour, "stud"))
+            for i in range(0, len(outline), 2):
+                solids.append(_ramp(profiles.place(outline, centre), i, -1.0, run, neck, top, colour, "stud-top"))
+            radius = float(np.max(outline @ [1.0, 0.0]))
+            for r, low, high in ((radius, 0.0, neck), (radius - run, neck, top)):
+                middle = (*centre, (low + high) / 2)
+                solids.append(_solid("cylinder", middle, [r, (high - low) / 2], colour, "stud-drawn", collides=False))
+    return solids
+
+
+def _layer(
+    half: NDArray[np.float64],
+    outlines: Sequence[Polygon],
+    low: float,
+    high: float,
+    colour: tuple[float, ...],
+    name: str,
+) -> list[Solid]:
+    """The block between two heights minus the outlines: boxes round their bounding rectangles, and fillers at slanted edges."""
+    rectangles = [np.concatenate(profiles.bounds([outline])) for outline in outlines]
+    solids = [_slab(a, b, low, high, colour, name) for a, b in _cover(half, rectangles)]
+    for outline in outlines:
+        following = np.roll(outline, -1, axis=0)
+        for start, end, outward in zip(outline, following, profiles.normals(outline)):
+            legs = np.abs(end - start)
+            if legs.min() < 1e-7:
+                continue
+            length = float(np.hypot(*legs))
+            # The corner between the edge and the bounding rectangle is a right triangle; its height is the filler's thickness.
+            thick = float(legs.prod()) / length + 0.0001
+            middle = (start + end) / 2 + outward * thick / 2
+            turn = float(np.degrees(np.arctan2(outward[1], outward[0])))
+            box = np.array([thick, length]) / 2
+            solids.append(_upright(box, (middle[0], middle[1]), turn, low, high, colour, f"{name}-side"))
+    return solids
+
+
+def _cover(
+    half: NDArray[np.float64], rectangles: Sequence[NDArray[np.float64]]
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Cover a centred rectangle minus others (each xmin, ymin, xmax, ymax) by few rectangles, given as lower and upper corners."""
+    xs = np.unique(np.round(np.concatenate([[-half[0], half[0]], *[r[[0, 2]] for r in rectangles]]), 9))
+    ys = np.unique(np.round(np.concatenate([[-half[1], half[1]], *[r[[1, 3]] for r in rectangles]]), 9))
+    middle_x, middle_y = (xs[1:] + xs[:-1]) / 2, (ys[1:] + ys[:-1]) / 2
+    solid = np.ones((len(middle_x), len(middle_y)), dtype=bool)
+    for x0, y0, x1, y1 in rectangles:
+        solid &= ~np.outer((middle_x > x0) & (middle_x < x1), (middle_y > y0) & (middle_y < y1))
+    best = min(_merge_cells(solid), [(y, x) for x, y in _merge_cells(solid.T)], key=len)
+    corners = [(np.array([xs[x.start], ys[y.start]]), np.array([xs[x.stop], ys[y.stop]])) for x, y in best]
+    return corners
+
+
+def _merge_cells(solid: NDArray[np.bool_]) -> list[tuple[slice, slice]]:
+    """Greedy cover of the true cells: the longest run along the second axis, then as wide as it goes along the first."""
+    left = solid.copy()
+    found = []
+    for i, j in zip(*np.nonzero(solid)):
+        if not left[i, j]:
+            continue
+        stop_j = j + 1
+        while stop_j < left.shape[1] and left[i, stop_j]:
+            stop_j += 1
+        stop_i = i + 1
+        while stop_i < left.shape[0] and left[stop_i, j:stop_j].all():
+            stop_i += 1
+        left[i:stop_i, j:stop_j] = False
+        found.append((slice(int(i), int(stop_i)), slice(int(j), int(stop_j))))
+    return found
+
+
+def _ramp(
+    outline: Polygon, edge: int, side: float, run: float, low: float, high: float, colour: tuple[float, ...], name: str
+) -> Solid:
+    """A tilted box whose face rises from an outline's edge at ``low`` and recedes by ``run`` up to ``high``.
+
+    ``side`` +1: the solid lies outside the outline (a cavity's rim); -1: inside (a stud's top).
+    """
+    start, end = outline[edge], outline[(edge + 1) % len(outline)]
+    inward = np.append(side * profiles.normals(outline)[edge], 0.0)
+    slope = run * inward + np.array([0.0, 0.0, high - low])
+    length = float(np.linalg.norm(slope))
+    up = slope / length
+    into = ((high - low) * inward - np.array([0.0, 0.0, run])) / length
+    thick = max(run, 0.0008)
+    # At a cavity, slopes that meet in a corner may run on into each other: together they are the funnel's wall.
+    width = float(np.linalg.norm(end - start)) + (2 * run if side > 0 else 0.0)
+    centre = np.append((start + end) / 2, low) + slope / 2 + into * thick / 2
+    axes = np.stack([np.cross(up, into), up, into], axis=1)
+    return _solid("box", centre, [width / 2, length / 2, thick / 2], colour, name, quaternion=_quaternion(axes))
+
+
+def _post(connector: Connector, cavity: Cavity, low: float, high: float, colour: tuple[float, ...]) -> list[Solid]:
+    """What stands inside a shell: the socket's tongue or insert."""
+    part = cavity.part
+    inner = profiles.offset(part.envelope(), -part.wall - connector.clearance - POST_PLAY)
+    boxes = [_upright(box, cavity.centre, part.angle, low, high, colour, "post") for box in _cross_boxes(inner)]
+    if part.profile == "circle":
+        position = (*cavity.centre, (low + high) / 2)
+        boxes.append(
+            _solid(
+                "cylinder", position, [float(inner[:, 0].max()), (high - low) / 2], colour, "post-drawn", collides=False
+            )
+        )
+    return boxes
+
+
+def _cross_boxes(outline: Polygon) -> list[NDArray[np.float64]]:
+    """Half extents (2,) of upright boxes within a centred outline that reach its flat sides: one for a rectangle, else up to two."""
+    reach = outline.max(axis=0)
+    found: list[NDArray[np.float64]] = []
+    for axis in (0, 1):
+        flats = [outline[np.isclose(outline[:, axis], side * reach[axis], atol=1e-7), 1 - axis] for side in (-1, 1)]
+        across = min(min(flat.max(), -flat.min()) for flat in flats)
+        box = np.array([reach[0], across] if axis == 0 else [across, reach[1]])
+        if across > 1e-5 and not any(np.allclose(box, other) for other in found):
+            found.append(box)
+    return found
+
+
+def _contacts(connector: Connector) -> list[Solid]:
+    """The socket's own pins, drawn in the cavity."""
+    solids = []
+    for part in connector.parts:
+        high = connector.insertion_depth - 0.002
+        low = -TIP_GAP if part.length is None else high - part.length
+        for centre in part.centres() if part.kind == "contact" else ():
+            half, colour = np.array(part.size) / 2, (*COLOURS[part.colour], 1.0)
+            solids.append(_upright(half, centre, part.angle, low, high, colour, part.name, collides=False))
+    return solids
+
+
+# ---- one solid -------------------------------------------------------------------------------------------------------
+
+
+def _solid(
+    kind: Literal["box", "cylinder", "mesh"],
+    position: ArrayLike,
+    size: ArrayLike,
+    colour: tuple[float, ...],
+    name: str,
+    *,
+    quaternion: ArrayLike = (1.0, 0.0, 0.0, 0.0),
+    vertices: NDArray[np.float64] | None = None,
+    collides: bool = True,
+) -> Solid:
+    place, turn, extents = (np.asarray(value, dtype=np.float64) for value in (position, quaternion, size))
+    red, green, blue, alpha = colour
+    return Solid(kind, place, turn, extents, vertices, (red, green, blue, alpha), collides, name)
+
+
+def _slab(
+    low: ArrayLike,
+    high: ArrayLike,
+    bottom: float,
+    top: float,
+    colour: tuple[float, ...],
+    name: str,
+    *,
+    collides: bool = True,
+) -> Solid:
+    """An upright box between two corners (2,) and two heights."""
+    a, b = np.append(low, bottom), np.append(high, top)
+    return _solid("box", (a + b) / 2, (b - a) / 2, colour, name, collides=collides)
+
+
+def _upright(
+    half: NDArray[np.float64],
+    centre: tuple[float, float],
+    degrees: float,
+    bottom: float,
+    top: float,
+    colour: tuple[float, ...],
+    name: str,
+    *,
+    collides: bool = True,
+) -> Solid:
+    """A box turned about z, between two heights."""
+    turn = (np.cos(np.radians(degrees) / 2), 0.0, 0.0, np.sin(np.radians(degrees) / 2))
+    size = (*half, (top - bottom) / 2)
+    return _solid("box", (*centre, (bottom + top) / 2), size, colour, name, quaternion=turn, collides=collides)
+
+
+def _quaternion(axes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Quaternion (4,) wxyz of a rotation matrix (3, 3), by the largest of its four components (Shepperd 1978)."""
+    m = axes
+    squares = np.array([m.trace(), m[0, 0], m[1, 1], m[2, 2]]) * 2 - m.trace() + 1
+    products = np.array(
+        [
+            [0, m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]],
+            [0, 0, m[0, 1] + m[1, 0], m[0, 2] + m[2, 0]],
+            [0, 0, 0, m[1, 2] + m[2, 1]],
+            [0, 0, 0, 0],
+        ]
+    )
+    table = products + products.T + np.diag(squares)
+    row: NDArray[np.float64] = table[int(np.argmax(squares))]
+    return row / np.linalg.norm(row)
