@@ -42,6 +42,14 @@ def test_width_64_is_the_resnet_18_of_the_paper() -> None:
     assert sorted(p.shape for p in ours.parameters()) == sorted(theirs)
 
 
+def test_pixels_are_scaled_here() -> None:
+    """The convolutions see black as -2 and white as 2, whatever else is in the batch."""
+    network, seen = encoder(), []
+    network.stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network(torch.stack([torch.zeros(3, 64, 64), torch.full((3, 64, 64), 255)]).to(torch.uint8))
+    assert seen[0][0].unique().tolist() == [-2.0] and seen[0][1].unique().tolist() == [2.0]
+
+
 def test_feature_keeps_place() -> None:
     """The same blob in two corners gives different features, which a global average alone could not promise."""
     image = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)

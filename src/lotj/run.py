@@ -322,13 +322,8 @@ def _provenance() -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = None
-    return {
-        "command": sys.argv,
-        "git": _git(),
-        "versions": versions,
-        "platform": platform.platform(),
-        "started": _now(),
-    }
+    where = {"versions": versions, "platform": platform.platform()}
+    return {"command": sys.argv, "git": _git(), **where, "started": _now()}
 
 
 def _git() -> dict[str, Any] | None:
