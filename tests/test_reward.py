@@ -14,7 +14,8 @@ from lotj.algos.calibration import (
     fit_logit_temperature,
     reliability,
 )
-from lotj.algos.reward import SURE, EnsembleReward, RewardBatch, RewardConfig, RewardLearner, RewardModel
+from lotj.algos.reward import SURE, EnsembleReward, RewardConfig, RewardLearner, RewardModel
+from lotj.data.batches import FrameBatch
 from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
 from lotj.run import load_state, save_state
@@ -28,13 +29,13 @@ CONFIG = RewardConfig(
 RNG = np.random.default_rng(0)
 
 
-def batch(count: int = 12, seed: int = 0) -> RewardBatch:
+def batch(count: int = 12, seed: int = 0) -> FrameBatch:
     """Success is a bright patch; three domains."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 100, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
     label = (torch.arange(count) % 2).float()
     image[label > 0, :, 8:24, 8:24] += 120
-    return RewardBatch(image, label, torch.arange(count) % 3)
+    return FrameBatch(image, label, torch.arange(count) % 3)
 
 
 def camera(images: torch.Tensor) -> np.ndarray:

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import lotj.run as run_module
-from lotj.algos.reward import RewardBatch, RewardConfig, RewardLearner
+from lotj.algos.reward import RewardConfig, RewardLearner
 from lotj.algos.training import config_from, train
+from lotj.data.batches import FrameBatch
 from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
 from lotj.run import (
@@ -238,13 +239,13 @@ def train_reward(out_dir: Path, steps: int = 12, kill_at: int | None = None) -> 
     pixels, labels = torch.Generator().manual_seed(1), np.random.default_rng(2)
     calls = 0
 
-    def batches() -> RewardBatch:
+    def batches() -> FrameBatch:
         nonlocal calls
         calls += 1
         if calls == kill_at:
             raise Killed
         image = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=pixels)
-        return RewardBatch(image, torch.from_numpy(labels.integers(0, 2, 6)), torch.arange(6) % 3)
+        return FrameBatch(image, torch.from_numpy(labels.integers(0, 2, 6)), torch.arange(6) % 3)
 
     run = Run(out_dir, "reward", REWARD, 0).start()
     train(
@@ -322,7 +323,7 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
     learner = RewardLearner(REWARD, domains=3, seed=0, device="cpu")
     image = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     with pytest.raises(FloatingPointError, match="RewardLearner: loss is nan at step 0"):
-        learner.update(RewardBatch(image, torch.tensor([float("nan"), 0.0]), torch.tensor([0, 1])))
+        learner.update(FrameBatch(image, torch.tensor([float("nan"), 0.0]), torch.tensor([0, 1])))
     assert all(bool(p.isfinite().all()) for p in learner.network.parameters())
 
 

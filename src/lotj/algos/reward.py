@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -45,15 +45,15 @@ class RewardConfig:
             raise ValueError(f"RewardConfig.learning_rate must be positive, got {self.learning_rate}")
 
 
-class RewardBatch(NamedTuple):
-    """What ``RewardLearner`` trains on, balanced and augmented by the caller."""
+class LabelledImages(Protocol):
+    """What ``RewardLearner`` trains on, balanced and augmented by the caller (``lotj.data.batches.FrameBatch``)."""
 
-    image: Tensor
-    """(B, 3, H, W) uint8."""
-    label: Tensor
-    """(B,) 1 for success, 0 otherwise."""
-    domain: Tensor
-    """(B,) int64, -1 where the connector has no class."""
+    @property
+    def image(self) -> Tensor: ...  # (B, 3, H, W) uint8
+    @property
+    def label(self) -> Tensor: ...  # (B,) 1 for success, 0 otherwise
+    @property
+    def domain(self) -> Tensor: ...  # (B,) int64, -1 where the connector has no class
 
 
 class RewardNetwork(nn.Module):
@@ -92,7 +92,7 @@ class RewardLearner(GradientLearner):
         identity = {"config": asdict(config), "domains": domains}
         super().__init__(self.network, identity, config.learning_rate, seed, device)
 
-    def update(self, batch: RewardBatch) -> dict[str, float]:
+    def update(self, batch: LabelledImages) -> dict[str, float]:
         """One step; returns loss (nats), accuracy and the bottleneck's metrics."""
         self.network.train()
         label = batch.label.to(self.device, torch.float32)
