@@ -233,3 +233,26 @@ def test_kill_loses_at_most_the_trajectory_in_flight(tmp_path: Path) -> None:
             assert acknowledged[-1] + 1 <= len(store) <= acknowledged[-1] + 2
             for i in range(len(store)):
                 assert_same(store.read(i), make_trajectory(i, size=64))
+
+
+def test_the_example_without_lotj_reads_a_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lines in docs/data.md read images and rewards with sqlite3 and numpy alone."""
+    with TrajectoryStore(tmp_path / "trajectories.sqlite", "a") as store:
+        store.extend([make_trajectory(0), make_trajectory(1, length=2, connector="bnc")])
+    text = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    exec(text.split("```python\n")[1].split("```")[0], {})
+    assert capsys.readouterr().out == "usb-a (5, 8, 8, 3) [0. 0. 0. 1.]\nbnc (3, 8, 8, 3) [0. 1.]\n"
+
+
+def test_a_store_without_write_permission_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished store can be read where nothing may be written, and reading leaves no files beside it."""
+    path = tmp_path / "s"
+    with TrajectoryStore(path, "a") as store:
+        store.append(make_trajectory(0))
+    monkeypatch.setattr("lotj.data.schema.os.access", lambda *_: False)
+    with TrajectoryStore(path) as store:
+        assert os.listdir(tmp_path) == ["s"]
+        assert_same(store.read(0), make_trajectory(0))
