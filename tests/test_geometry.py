@@ -1,15 +1,16 @@
-"""Laws of the generated solids: they fit with exactly the play they promise, guide a plug that is a little off, and refuse one that is far off."""
+"""Laws of the generated solids: they fit with exactly the play they promise, guide a plug that is a little off, and
+refuse one that is far off."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import mujoco
 import numpy as np
 import pytest
 
-from lotj.sim.connectors import SOCKET_BASE, TIP_GAP, load_catalogue
-from lotj.sim.geometry import plug_solids, socket_solids, taper
+from lotj.sim.connectors import load_catalogue
+from lotj.sim.geometry import plug_solids, socket_solids
 
 CATALOGUE = load_catalogue()
 NAMES = sorted(CATALOGUE)
@@ -22,7 +23,7 @@ SPRING = 60.0
 """N/m sideways: weak beside the 10 N that push."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def model(name: str) -> mujoco.MjModel:
     """The colliding solids of one connector: a fixed socket, and a plug on three slides."""
     spec = mujoco.MjSpec()
@@ -93,7 +94,8 @@ def test_aligned_plug_rests_without_overlap(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_least_gap_is_the_clearance(name: str) -> None:
-    """Lifted 0.2 mm off the mouth, the least distance between the plug's parts and the cavity's walls is the clearance."""
+    """Lifted 0.2 mm off the mouth, the least distance between the plug's parts and the cavity's walls is the
+    clearance."""
     assert gaps(name, (0, 0, 0.0002), body=False) == pytest.approx(CATALOGUE[name].clearance, abs=2e-5)
 
 
@@ -107,7 +109,8 @@ def test_shifted_plug_overlaps(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_press(name: str) -> None:
-    """Pressed with 10 N against friction 0.25, a plug that is aligned or 0.3 mm off goes home (and no further); 4 mm off it does not."""
+    """Pressed with 10 N against friction 0.25, a plug that is aligned or 0.3 mm off goes home (and no further); 4 mm
+    off it does not."""
     for offset in ((0.0, 0.0), (0.0003, 0.0), (-0.0002, 0.0002)):
         assert abs(press(name, offset)[2]) < 0.001, offset
     for offset in ((0.004, 0.0), (0.0, -0.004)):

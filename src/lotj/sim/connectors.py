@@ -1,11 +1,11 @@
 """The connector catalogue: plugs described by their parts, in metres, each figure with its source.
 
-One description yields the plug and the socket (`geometry`). `docs/connectors.md` documents the TOML files field by field.
+One description yields the plug and the socket (`geometry`). `docs/connectors.md` documents the TOML files field by
+field.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 import tomllib
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from lotj.sim import profiles
+from lotj.sim.fit import check_parts, placed_envelopes
 from lotj.sim.parts import (
     COLOURS,
     ConnectorError,
@@ -28,16 +29,14 @@ from lotj.sim.parts import (
     check_text,
     did_you_mean,
 )
-from lotj.sim.profiles import Polygon
 
 TEST_CONNECTORS = ("deutsch-dt-12", "mega-block-1x1", "nema-5-15", "europlug")
 """The four connectors that the paper tests on (Sec. VI)."""
 SOCKET_MARGIN = 0.008
 """m of block round the outermost cavity."""
 TIP_GAP = 0.00075
-"""m between the tip and the cavity's floor at full insertion: the plug's body rests on the mouth, never the tip on the floor."""
-POST_PLAY = 0.0001
-"""m more clearance round a shell's post than outside the shell, so that the outer side guides."""
+"""m between the tip and the cavity's floor at full insertion: the plug's body rests on the mouth, never the tip on the
+floor."""
 SOCKET_BASE = 0.01
 """m of block below the cavities' floor."""
 
@@ -71,9 +70,11 @@ class Connector:
     socket_colour: str = "light-grey"
     """A name of ``COLOURS``."""
     clearance: float = 0.0005
-    """Effective play on each side between part and cavity: real contacts are springs, this rigid model has play instead."""
+    """Effective play on each side between part and cavity: real contacts are springs, this rigid model has play
+    instead."""
     lead_in: float = 0.001
-    """Inward slope on each side, shared by the plug's tip (up to 40% of its half width) and the cavity's rim (the rest)."""
+    """Inward slope on each side, shared by the plug's tip (up to 40% of its half width) and the cavity's rim (the
+    rest)."""
     lead_in_length: float = 0.0012
     """Length of that slope along the axis."""
     open_socket: bool = False
@@ -111,7 +112,7 @@ class Connector:
             )
         for key, text in self.sources.items():
             check_text(f"sources.{key}", text)
-        _check_parts(self)
+        check_parts(self)
 
     @property
     def plug_height(self) -> float:
@@ -120,22 +121,13 @@ class Connector:
 
     @property
     def socket_size(self) -> tuple[float, float, float]:
-        """m, extents x, y, z of the socket's block (with its studs), centred on the axis; its mouth is at z = insertion_depth."""
+        """m, extents x, y, z of the socket's block (with its studs), centred on the axis; its mouth is at z =
+        insertion_depth."""
         cavities = [outline for _, outline in placed_envelopes(self, self.clearance) if _.in_plug]
         low, high = profiles.bounds(cavities)
         half = np.maximum(np.maximum(-low, high) + SOCKET_MARGIN, np.array(self.body_size) / 2 + 0.002)
         base = SOCKET_BASE if self.open_socket else SOCKET_BASE + TIP_GAP
         return float(2 * half[0]), float(2 * half[1]), self.insertion_depth + base
-
-
-def placed_envelopes(connector: Connector, distance: float = 0.0) -> list[tuple[Part, Polygon]]:
-    """Every copy of every colliding part with its outline in the plug frame, moved outwards by ``distance`` (m)."""
-    return [
-        (part, profiles.place(profiles.offset(part.envelope(), distance), centre, part.angle))
-        for part in connector.parts
-        if part.collides and part.kind != "contact"
-        for centre in part.centres()
-    ]
 
 
 @lru_cache(maxsize=1)
@@ -190,7 +182,8 @@ def get_connector(name_or_path: str | Path) -> Connector:
     if name.endswith(".toml"):
         return load_connector(name)
     raise ConnectorError(
-        f"unknown connector '{name}'{did_you_mean(name, catalogue)}; `lotj connectors` lists all {len(catalogue)}, or give a .toml file"
+        f"unknown connector '{name}'{did_you_mean(name, catalogue)}; `lotj connectors` lists all "
+        f"{len(catalogue)}, or give a .toml file"
     )
 
 
@@ -202,7 +195,8 @@ def variants_of(name_or_path: str | Path) -> tuple[str, ...]:
 
 
 def to_json(connector: Connector) -> dict[str, Any]:
-    """A connector as plain data: every field (lengths in metres), what derives from them, its variants and all sources."""
+    """A connector as plain data: every field (lengths in metres), what derives from them, its variants and all
+    sources."""
     data = asdict(connector)
     alike = {other.name for other in load_catalogue().values() if other.group == connector.group}
     dimensions = (
@@ -259,7 +253,8 @@ def parse_connectors(text: str, file: str) -> list[Connector]:
 
 
 def _merge(defaults: dict[str, Any], entry: dict[str, Any], earlier: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """An entry on top of the file's defaults, or on top of the connector it is ``like``; parts of one name are merged too."""
+    """An entry on top of the file's defaults, or on top of the connector it is ``like``; parts of one name are merged
+    too."""
     entry = dict(entry)
     like = entry.pop("like", None)
     if like is not None and like not in earlier:
@@ -276,7 +271,7 @@ def _merge(defaults: dict[str, Any], entry: dict[str, Any], earlier: Mapping[str
 
 
 def _build(entry: dict[str, Any]) -> Connector:
-    parts = []
+    parts: list[Part] = []
     for raw in entry.pop("part"):
         label = raw.get("name", f"number {len(parts) + 1}")
         try:
@@ -316,85 +311,3 @@ def _convert(name: str, kind: str, value: Any) -> Any:
         "str": "a text",
     }
     raise ConnectorError(f"field '{name}': got {value!r}, expected {expected.get(kind, kind)}")
-
-
-def _check_parts(connector: Connector) -> None:
-    """Names, fit with the body, and room between cavities; raises ConnectorError."""
-    names = [part.name for part in connector.parts]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConnectorError(f"part '{name}': field 'name': used twice; choose another")
-    if not any(part.has_cavity for part in connector.parts):
-        raise ConnectorError("field 'part': no part collides; at least one pin or shell must")
-    for part in connector.parts:
-        if part.length is not None and part.length > connector.insertion_depth + 1e-9:
-            raise ConnectorError(
-                f"part '{part.name}': field 'length': got {part.length:g}, longer than insertion_depth {connector.insertion_depth:g}; "
-                "deepen the insertion or shorten the part"
-            )
-        if (part.kind == "stud") != connector.open_socket and part.kind not in ("shell", "contact"):
-            raise ConnectorError(
-                f"part '{part.name}': field 'kind': got {part.kind!r}, but open_socket is {str(connector.open_socket).lower()}; "
-                "studs stand on an open socket, pins and keys enter a closed one"
-            )
-        hollow = min(part.size) / 2 - part.wall - connector.clearance - POST_PLAY
-        if part.kind == "shell" and not connector.open_socket and hollow < 0.0002:
-            raise ConnectorError(
-                f"part '{part.name}': field 'wall': got {part.wall:g}, no room is left for the socket's post inside the shell; "
-                'thin the wall, or make the part a "pin"'
-            )
-        _check_inside_body(connector, part)
-    if connector.open_socket:
-        _check_studs(connector)
-    else:
-        _check_room(connector)
-
-
-def _check_inside_body(connector: Connector, part: Part) -> None:
-    half = np.array(connector.body_size) / 2
-    for centre in part.centres():
-        outline = profiles.place(part.envelope(), centre, part.angle)
-        if np.any(np.abs(outline) > half + 1e-6):
-            x, y = connector.body_size
-            raise ConnectorError(
-                f"part '{part.name}': field 'position': a copy at ({centre[0]:g}, {centre[1]:g}) sticks out of the body and the socket "
-                f"block made for it ({x:g} x {y:g} m); move or shrink the part, or enlarge 'body_size'"
-            )
-
-
-def _check_room(connector: Connector) -> None:
-    placed = placed_envelopes(connector)
-    for (a, first), (b, second) in itertools.combinations(placed, 2):
-        room = profiles.gap(first, second)
-        if "key" in (a.kind, b.kind):
-            continue
-        if room < -1e-9:
-            raise ConnectorError(
-                f"part '{b.name}': field 'position': overlaps part '{a.name}' by {-room:g} m; move one, check 'pitch', or make it a key"
-            )
-        if room < 2 * connector.clearance + 0.0002:
-            raise ConnectorError(
-                f"part '{b.name}': field 'clearance': got {connector.clearance:g}, but only {room:g} m lie between '{a.name}' and "
-                f"'{b.name}' and their cavities would merge; lower 'clearance' or widen 'pitch'"
-            )
-    for part, outline in placed:
-        touched = any(other.kind != "key" and profiles.gap(outline, body) < 0 for other, body in placed)
-        if part.kind == "key" and not touched:
-            raise ConnectorError(
-                f"part '{part.name}': field 'position': a key must overlap another part; move it, or make it a pin"
-            )
-
-
-def _check_studs(connector: Connector) -> None:
-    placed = placed_envelopes(connector)
-    hollows = [(part, profiles.offset(outline, -part.wall)) for part, outline in placed if part.kind == "shell"]
-    studs = [(part, outline) for part, outline in placed if part.kind == "stud"]
-    if not studs:
-        raise ConnectorError(
-            "field 'part': an open socket needs at least one part of kind 'stud'; add it or drop 'open_socket'"
-        )
-    for part, outline in studs:
-        if not any(profiles.contains(hollow, outline, 1e-5) for _, hollow in hollows):
-            raise ConnectorError(
-                f"part '{part.name}': field 'size': the stud does not fit into a shell; shrink or move it"
-            )

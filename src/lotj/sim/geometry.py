@@ -1,51 +1,37 @@
 """Solids of a plug and of its socket, generated from one description.
 
-Plugs are convex prisms that taper at the tip. Sockets are a block minus its cavities, split into boxes: an upright grid of boxes round the
-rectangles that bound the cavities, boxes turned about z that fill those rectangles up to the cavity's slanted sides, and tilted boxes that
-form a funnel at the rim where a part is too thin to carry the whole lead-in on its tip. All in the plug's or the socket's frame, in metres.
+Plugs are convex prisms that taper at the tip. Sockets are a block minus its cavities, split into boxes: an upright grid
+of boxes round the
+rectangles that bound the cavities, boxes turned about z that fill those rectangles up to the cavity's slanted sides,
+and tilted boxes that
+form a funnel at the rim where a part is too thin to carry the whole lead-in on its tip. All in the plug's or the
+socket's frame, in metres.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from lotj.sim import profiles
-from lotj.sim.connectors import POST_PLAY, SOCKET_BASE, TIP_GAP, Connector
+from lotj.sim.connectors import SOCKET_BASE, TIP_GAP, Connector
+from lotj.sim.fit import POST_PLAY
 from lotj.sim.parts import COLOURS, Part
 from lotj.sim.profiles import Polygon
+from lotj.sim.solids import Solid, cover, make_solid, quaternion, slab, upright
 
 TAPER_LIMIT = 0.4
 """Of its half width may a part lose at the tip, on each side."""
-MIN_RIM = 0.00025
+MIN_RIM = 0.00032
 """m; a narrower funnel is not worth its boxes."""
+KEY_SETBACK = 0.002
+"""m that a key without a length of its own starts above the tip: the part that carries it is centred first."""
 POST_DROP = 0.0006
 """m that a post stays below the rim's funnel: the shell is centred before it meets the post."""
 HOLE_COLOUR = (0.03, 0.03, 0.035, 1.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Solid:
-    """A convex piece in the frame of its plug or socket."""
-
-    kind: Literal["box", "cylinder", "mesh"]
-    """A mesh is the convex hull of its vertices."""
-    position: NDArray[np.float64]
-    """(3,) m."""
-    quaternion: NDArray[np.float64]
-    """(4,) wxyz."""
-    size: NDArray[np.float64]
-    """(3,) m half extents of a box; (2,) radius and half height of a cylinder; (0,) for a mesh."""
-    vertices: NDArray[np.float64] | None
-    """(N, 3) m, of a mesh."""
-    rgba: tuple[float, float, float, float]
-    collides: bool
-    """False: only drawn."""
-    name: str
 
 
 class Cavity(NamedTuple):
@@ -67,13 +53,13 @@ def plug_solids(connector: Connector) -> list[Solid]:
     depth = connector.insertion_depth
     solids = [_body(connector)]
     for part in connector.parts:
-        top = depth
-        low = depth - (depth if part.length is None else part.length)
+        whole = depth - KEY_SETBACK if part.kind == "key" else depth
+        low = depth - (whole if part.length is None else part.length)
         if part.in_plug:
             for centre in part.centres():
                 outlines = _shell_sections(connector, part) if part.kind == "shell" else _pin_sections(connector, part)
                 for tip, full in outlines:
-                    solids.append(_prism(connector, part, tip, full, centre, low, top))
+                    solids.append(_prism(connector, part, tip, full, centre, low, depth))
     return solids
 
 
@@ -83,7 +69,8 @@ def socket_solids(connector: Connector) -> list[Solid]:
 
 
 def taper(connector: Connector, part: Part) -> tuple[float, float]:
-    """How far (m) the tip of a part recedes on each side along its own x and y; the rest of ``lead_in`` falls to the rim."""
+    """How far (m) the tip of a part recedes on each side along its own x and y; the rest of ``lead_in`` falls to the
+    rim."""
     half = np.array([part.wall, part.wall] if part.kind == "shell" else np.max(part.envelope(), axis=0))
     x, y = np.minimum(connector.lead_in, TAPER_LIMIT * half)
     return float(x), float(y)
@@ -115,7 +102,7 @@ def _body(connector: Connector) -> Solid:
     x, y = connector.body_size
     half = connector.body_height / 2
     cylinder = connector.body_shape == "cylinder"
-    return _solid(
+    return make_solid(
         "cylinder" if cylinder else "box",
         (0, 0, connector.insertion_depth + half),
         [x / 2, half] if cylinder else [x / 2, y / 2, half],
@@ -158,7 +145,9 @@ def _prism(
     sections = ((tip, low), (full, low + slope), (full, top))
     vertices = [np.column_stack([profiles.place(p, centre, part.angle), np.full(len(p), z)]) for p, z in sections]
     colour = (*COLOURS[part.colour], 1.0)
-    return _solid("mesh", (0, 0, 0), [], colour, part.name, vertices=np.concatenate(vertices), collides=part.collides)
+    return make_solid(
+        "mesh", (0, 0, 0), [], colour, part.name, vertices=np.concatenate(vertices), collides=part.collides
+    )
 
 
 # ---- socket ----------------------------------------------------------------------------------------------------------
@@ -173,7 +162,7 @@ def _closed_socket(connector: Connector) -> list[Solid]:
     neck = mouth - rim_depth
     half = np.array(connector.socket_size[:2]) / 2
     colour = (*COLOURS[connector.socket_colour], 1.0)
-    solids = [_slab(-half, half, -TIP_GAP - SOCKET_BASE, -TIP_GAP, colour, "base")]
+    solids = [slab(-half, half, -TIP_GAP - SOCKET_BASE, -TIP_GAP, colour, "base")]
     solids += _layer(half, [cavity.hole for cavity in holes], -TIP_GAP, neck, colour, "block")
     if rim_depth:
         solids += _layer(half, [cavity.rim for cavity in holes], neck, mouth, colour, "face")
@@ -190,14 +179,14 @@ def _closed_socket(connector: Connector) -> list[Solid]:
             if drawn_contacts
             else max(post_top - max(0.001, 0.6 * float(np.min(high - low))), -TIP_GAP + 0.0002)
         )
-        solids.append(_slab(low, high, dark - 0.0001, dark, HOLE_COLOUR, "hole", collides=False))
+        solids.append(slab(low, high, dark - 0.0001, dark, HOLE_COLOUR, "hole", collides=False))
     return solids + _contacts(connector)
 
 
 def _open_socket(connector: Connector) -> list[Solid]:
     half = np.array(connector.socket_size[:2]) / 2
     colour = (*COLOURS[connector.socket_colour], 1.0)
-    solids = [_slab(-half, half, -SOCKET_BASE, 0.0, colour, "plate")]
+    solids = [slab(-half, half, -SOCKET_BASE, 0.0, colour, "plate")]
     walls = [taper(connector, part)[0] for part in connector.parts if part.kind == "shell"]
     run = max(connector.lead_in - min(walls), MIN_RIM)
     top = connector.insertion_depth - TIP_GAP
@@ -206,13 +195,15 @@ def _open_socket(connector: Connector) -> list[Solid]:
         for centre in part.centres() if part.kind == "stud" else ():
             outline = profiles.offset(part.envelope(), -connector.clearance)
             for box in _cross_boxes(outline):
-                solids.append(_upright(box, centre, 0.0, 0.0, neck, colour, "stud"))
+                solids.append(upright(box, centre, 0.0, 0.0, neck, colour, "stud"))
             for i in range(0, len(outline), 2):
                 solids.append(_ramp(profiles.place(outline, centre), i, -1.0, run, neck, top, colour, "stud-top"))
             radius = float(np.max(outline @ [1.0, 0.0]))
             for r, low, high in ((radius, 0.0, neck), (radius - run, neck, top)):
                 middle = (*centre, (low + high) / 2)
-                solids.append(_solid("cylinder", middle, [r, (high - low) / 2], colour, "stud-drawn", collides=False))
+                solids.append(
+                    make_solid("cylinder", middle, [r, (high - low) / 2], colour, "stud-drawn", collides=False)
+                )
     return solids
 
 
@@ -224,56 +215,17 @@ def _layer(
     colour: tuple[float, ...],
     name: str,
 ) -> list[Solid]:
-    """The block between two heights minus the outlines: boxes round their bounding rectangles, and fillers at slanted edges."""
+    """The block between two heights minus the outlines: boxes round their bounding rectangles, and fillers at slanted
+    edges."""
     rectangles = [np.concatenate(profiles.bounds([outline])) for outline in outlines]
-    solids = [_slab(a, b, low, high, colour, name) for a, b in _cover(half, rectangles)]
-    for outline in outlines:
-        following = np.roll(outline, -1, axis=0)
-        for start, end, outward in zip(outline, following, profiles.normals(outline)):
-            legs = np.abs(end - start)
-            if legs.min() < 1e-7:
-                continue
-            length = float(np.hypot(*legs))
-            # The corner between the edge and the bounding rectangle is a right triangle; its height is the filler's thickness.
-            thick = float(legs.prod()) / length + 0.0001
-            middle = (start + end) / 2 + outward * thick / 2
-            turn = float(np.degrees(np.arctan2(outward[1], outward[0])))
-            box = np.array([thick, length]) / 2
-            solids.append(_upright(box, (middle[0], middle[1]), turn, low, high, colour, f"{name}-side"))
+    solids = [slab(a, b, low, high, colour, name) for a, b in cover(half, rectangles)]
+    for box in (filler for outline in outlines for filler in profiles.fillers(outline)):
+        x, y = box.mean(axis=0)
+        along, across = box[1] - box[0], box[2] - box[1]
+        half_box = np.array([np.linalg.norm(along), np.linalg.norm(across)]) / 2
+        turn = float(np.degrees(np.arctan2(along[1], along[0])))
+        solids.append(upright(half_box, (float(x), float(y)), turn, low, high, colour, f"{name}-side"))
     return solids
-
-
-def _cover(
-    half: NDArray[np.float64], rectangles: Sequence[NDArray[np.float64]]
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Cover a centred rectangle minus others (each xmin, ymin, xmax, ymax) by few rectangles, given as lower and upper corners."""
-    xs = np.unique(np.round(np.concatenate([[-half[0], half[0]], *[r[[0, 2]] for r in rectangles]]), 9))
-    ys = np.unique(np.round(np.concatenate([[-half[1], half[1]], *[r[[1, 3]] for r in rectangles]]), 9))
-    middle_x, middle_y = (xs[1:] + xs[:-1]) / 2, (ys[1:] + ys[:-1]) / 2
-    solid = np.ones((len(middle_x), len(middle_y)), dtype=bool)
-    for x0, y0, x1, y1 in rectangles:
-        solid &= ~np.outer((middle_x > x0) & (middle_x < x1), (middle_y > y0) & (middle_y < y1))
-    best = min(_merge_cells(solid), [(y, x) for x, y in _merge_cells(solid.T)], key=len)
-    corners = [(np.array([xs[x.start], ys[y.start]]), np.array([xs[x.stop], ys[y.stop]])) for x, y in best]
-    return corners
-
-
-def _merge_cells(solid: NDArray[np.bool_]) -> list[tuple[slice, slice]]:
-    """Greedy cover of the true cells: the longest run along the second axis, then as wide as it goes along the first."""
-    left = solid.copy()
-    found = []
-    for i, j in zip(*np.nonzero(solid)):
-        if not left[i, j]:
-            continue
-        stop_j = j + 1
-        while stop_j < left.shape[1] and left[i, stop_j]:
-            stop_j += 1
-        stop_i = i + 1
-        while stop_i < left.shape[0] and left[stop_i, j:stop_j].all():
-            stop_i += 1
-        left[i:stop_i, j:stop_j] = False
-        found.append((slice(int(i), int(stop_i)), slice(int(j), int(stop_j))))
-    return found
 
 
 def _ramp(
@@ -294,18 +246,18 @@ def _ramp(
     width = float(np.linalg.norm(end - start)) + (2 * run if side > 0 else 0.0)
     centre = np.append((start + end) / 2, low) + slope / 2 + into * thick / 2
     axes = np.stack([np.cross(up, into), up, into], axis=1)
-    return _solid("box", centre, [width / 2, length / 2, thick / 2], colour, name, quaternion=_quaternion(axes))
+    return make_solid("box", centre, [width / 2, length / 2, thick / 2], colour, name, quaternion=quaternion(axes))
 
 
 def _post(connector: Connector, cavity: Cavity, low: float, high: float, colour: tuple[float, ...]) -> list[Solid]:
     """What stands inside a shell: the socket's tongue or insert."""
     part = cavity.part
     inner = profiles.offset(part.envelope(), -part.wall - connector.clearance - POST_PLAY)
-    boxes = [_upright(box, cavity.centre, part.angle, low, high, colour, "post") for box in _cross_boxes(inner)]
+    boxes = [upright(box, cavity.centre, part.angle, low, high, colour, "post") for box in _cross_boxes(inner)]
     if part.profile == "circle":
         position = (*cavity.centre, (low + high) / 2)
         boxes.append(
-            _solid(
+            make_solid(
                 "cylinder", position, [float(inner[:, 0].max()), (high - low) / 2], colour, "post-drawn", collides=False
             )
         )
@@ -313,7 +265,8 @@ def _post(connector: Connector, cavity: Cavity, low: float, high: float, colour:
 
 
 def _cross_boxes(outline: Polygon) -> list[NDArray[np.float64]]:
-    """Half extents (2,) of upright boxes within a centred outline that reach its flat sides: one for a rectangle, else up to two."""
+    """Half extents (2,) of upright boxes within a centred outline that reach its flat sides: one for a rectangle, else
+    up to two."""
     reach = outline.max(axis=0)
     found: list[NDArray[np.float64]] = []
     for axis in (0, 1):
@@ -333,73 +286,5 @@ def _contacts(connector: Connector) -> list[Solid]:
         low = -TIP_GAP if part.length is None else high - part.length
         for centre in part.centres() if part.kind == "contact" else ():
             half, colour = np.array(part.size) / 2, (*COLOURS[part.colour], 1.0)
-            solids.append(_upright(half, centre, part.angle, low, high, colour, part.name, collides=False))
+            solids.append(upright(half, centre, part.angle, low, high, colour, part.name, collides=False))
     return solids
-
-
-# ---- one solid -------------------------------------------------------------------------------------------------------
-
-
-def _solid(
-    kind: Literal["box", "cylinder", "mesh"],
-    position: ArrayLike,
-    size: ArrayLike,
-    colour: tuple[float, ...],
-    name: str,
-    *,
-    quaternion: ArrayLike = (1.0, 0.0, 0.0, 0.0),
-    vertices: NDArray[np.float64] | None = None,
-    collides: bool = True,
-) -> Solid:
-    place, turn, extents = (np.asarray(value, dtype=np.float64) for value in (position, quaternion, size))
-    red, green, blue, alpha = colour
-    return Solid(kind, place, turn, extents, vertices, (red, green, blue, alpha), collides, name)
-
-
-def _slab(
-    low: ArrayLike,
-    high: ArrayLike,
-    bottom: float,
-    top: float,
-    colour: tuple[float, ...],
-    name: str,
-    *,
-    collides: bool = True,
-) -> Solid:
-    """An upright box between two corners (2,) and two heights."""
-    a, b = np.append(low, bottom), np.append(high, top)
-    return _solid("box", (a + b) / 2, (b - a) / 2, colour, name, collides=collides)
-
-
-def _upright(
-    half: NDArray[np.float64],
-    centre: tuple[float, float],
-    degrees: float,
-    bottom: float,
-    top: float,
-    colour: tuple[float, ...],
-    name: str,
-    *,
-    collides: bool = True,
-) -> Solid:
-    """A box turned about z, between two heights."""
-    turn = (np.cos(np.radians(degrees) / 2), 0.0, 0.0, np.sin(np.radians(degrees) / 2))
-    size = (*half, (top - bottom) / 2)
-    return _solid("box", (*centre, (bottom + top) / 2), size, colour, name, quaternion=turn, collides=collides)
-
-
-def _quaternion(axes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Quaternion (4,) wxyz of a rotation matrix (3, 3), by the largest of its four components (Shepperd 1978)."""
-    m = axes
-    squares = np.array([m.trace(), m[0, 0], m[1, 1], m[2, 2]]) * 2 - m.trace() + 1
-    products = np.array(
-        [
-            [0, m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]],
-            [0, 0, m[0, 1] + m[1, 0], m[0, 2] + m[2, 0]],
-            [0, 0, 0, m[1, 2] + m[2, 1]],
-            [0, 0, 0, 0],
-        ]
-    )
-    table = products + products.T + np.diag(squares)
-    row: NDArray[np.float64] = table[int(np.argmax(squares))]
-    return row / np.linalg.norm(row)

@@ -47,10 +47,12 @@ class Part:
     name: str
     """Unique within the connector."""
     kind: str
-    """``pin``: solid, enters a cavity. ``shell``: hollow tube, the socket has a post inside. ``key``: rib on another part. ``stud``: stands on
+    """``pin``: solid, enters a cavity. ``shell``: hollow tube, the socket has a post inside. ``key``: rib on another
+    part. ``stud``: stands on
     an open socket and enters a shell. ``contact``: drawn inside the socket's cavity, touches nothing."""
     profile: str
-    """``rectangle``, ``bevelled`` (a rectangle whose two +y corners are cut), ``circle``, ``polygon``, ``trapezoid``, ``cross`` (two crossed
+    """``rectangle``, ``bevelled`` (a rectangle whose two +y corners are cut), ``circle``, ``polygon``, ``trapezoid``,
+    ``cross`` (two crossed
     blades) or ``torx`` (three)."""
     size: tuple[float, float]
     """m, full extents along x and y; cross and torx: span and thickness of an arm."""
@@ -153,7 +155,8 @@ class Part:
         return [self.envelope()]
 
     def envelope(self) -> Polygon:
-        """The one convex outline that the socket's cavity follows (a circle becomes an octagon round it), not yet turned."""
+        """The one convex outline that the socket's cavity follows (a circle becomes an octagon round it), not yet
+        turned."""
         x, y = self.size
         if self.profile == "polygon":
             return profiles.regular(x, self.sides)

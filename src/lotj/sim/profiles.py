@@ -1,4 +1,5 @@
-"""Outlines of connector parts: convex polygons (N, 2) in metres, counterclockwise, and the little plane geometry they need."""
+"""Outlines of connector parts: convex polygons (N, 2) in metres, counterclockwise, and the little plane geometry they
+need."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ Polygon: TypeAlias = NDArray[np.float64]
 
 
 def rectangle(width: float, height: float, corner: float = 0.0) -> Polygon:
-    """A rectangle of full ``width`` and ``height``; ``corner`` cuts its corners off at 45 degrees (the cheap rounded end)."""
+    """A rectangle of full ``width`` and ``height``; ``corner`` cuts its corners off at 45 degrees (the cheap rounded
+    end)."""
     x, y = width / 2, height / 2
     if corner <= 0:
         return np.array([(x, -y), (x, y), (-x, y), (-x, -y)])
@@ -83,6 +85,20 @@ def gap(first: Polygon, second: Polygon) -> float:
         reach = np.sum(outward * a, axis=1)
         best = max(best, float(np.max(np.min(b @ outward.T, axis=0) - reach)))
     return best
+
+
+def fillers(polygon: Polygon) -> list[Polygon]:
+    """Rectangles (4, 2) that fill the bounding rectangle up to the polygon's slanted sides, one for each; the first
+    edge lies on the side."""
+    found = []
+    for start, end, outward in zip(polygon, np.roll(polygon, -1, axis=0), normals(polygon)):
+        legs = np.abs(end - start)
+        if legs.min() > 1e-7:
+            # Side and bounding rectangle form a right triangle; its height, and a little overlap, is the rectangle's
+            # thickness.
+            thick = (legs.prod() / np.hypot(*legs) + 0.0001) * outward
+            found.append(np.array([start, start + thick, end + thick, end])[[0, 3, 2, 1]])
+    return found
 
 
 def contains(outer: Polygon, inner: Polygon, tolerance: float = 1e-6) -> bool:
