@@ -18,6 +18,7 @@ from torch import nn
 
 from lotj.data.store import TrajectoryStore
 from lotj.evaluate import EvaluateConfig, Evaluation, TrialResult, compare
+from lotj.nets.encoder import Encoder, EncoderConfig
 from lotj.report.html import Extras, headline, write_report
 from lotj.report.records import load_practice
 from lotj.report.saliency import SaliencyPanel, grad_cam
@@ -304,6 +305,17 @@ def test_grad_cam_of_a_critic_depends_on_the_action() -> None:
     maps = {a: grad_cam(lambda x, a=a: a * net(x), net.conv, image) for a in (1.0, -1.0)}
     np.testing.assert_array_equal(maps[1.0], grad_cam(net, net.conv, image))
     assert maps[-1.0].max() == 0
+
+
+def test_grad_cam_of_a_frozen_resnet() -> None:
+    """The project's own encoder, frozen, explains itself at 8 x 8 cells, and gathers no gradients."""
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(width=4))
+    encoder.eval().requires_grad_(False)
+    image = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    heat = grad_cam(lambda x: encoder(x)[:, :8].sum(1), encoder.stages[1], image)
+    assert heat.shape == (2, 64, 64) and (heat.max((1, 2)) == 1).all()
+    assert all(parameter.grad is None for parameter in encoder.parameters())
 
 
 def test_grad_cam_refuses_what_it_cannot_explain() -> None:

@@ -169,8 +169,8 @@ def _several_headline(records: Sequence[PracticeRecord], comparisons: Sequence[S
         title = f"Diagnostic only: {counts[True]} practices improved with a ground-truth reward"
     aside = f" With a ground-truth reward, a diagnostic: {counts[True]}." if counts[False] and counts[True] else ""
     return (
-        f"<h1>{title}</h1><p class='lead'>Improved: true success rose in at least one scenario and fell in none (Barnard's "
-        f"exact test, two-sided, p &lt; 0.05, each comparison by itself).{aside}</p>"
+        f"<h1>{title}</h1><p class='lead'>Improved: true success rose in at least one scenario and fell in none "
+        f"(Barnard's exact test, two-sided, p &lt; 0.05, each comparison by itself).{aside}</p>"
     )
 
 
@@ -180,26 +180,21 @@ def _summary_table(records: Sequence[PracticeRecord], comparisons: Sequence[Sequ
     lines = []
     for number, (record, rows) in enumerate(zip(records, comparisons), start=1):
         cells = {row.scenario: _summary_cell(row) for row in rows}
-        source = escape(record.reward_source) + (
-            " <span class='chip unchanged'>diagnostic</span>" if record.diagnostic else ""
-        )
+        chip = " <span class='chip unchanged'>diagnostic</span>" if record.diagnostic else ""
         lines.append(
-            f"<tr><td><a href='#practice-{number}'>{escape(record.connector)}</a></td><td>{escape(record.recipe)}</td>"
-            f"<td>{source}</td><td>{escape(record.seed)}</td>"
-            + "".join(f"<td>{cells.get(s, 'not evaluated')}</td>" for s in scenarios)
+            f"<tr><td><a href='#practice-{number}'>{escape(record.connector)}</a><br><span class='note'>"
+            f"{escape(record.recipe)} · {escape(record.reward_source)} · seed {escape(record.seed)}</span>{chip}</td>"
+            + "".join(f"<td>{cells.get(scenario, 'not evaluated')}</td>" for scenario in scenarios)
             + "</tr>"
         )
-    return (
-        "<div class='card scroll'><table><tr><th>connector</th><th>recipe</th><th>reward</th><th>seed</th>"
-        f"{head}</tr>{''.join(lines)}</table></div>"
-    )
+    return f"<div class='card scroll'><table><tr><th>practice</th>{head}</tr>{''.join(lines)}</table></div>"
 
 
 def _summary_cell(row: Comparison) -> str:
     kind = verdict(row)
     chip = f"<span class='chip {kind}'>{kind}</span>" if kind != "unchanged" else ""
     return (
-        f"{row.before.successes}/{row.before.trials} → <b>{row.after.successes}/{row.after.trials}</b> "
+        f"{row.before.successes}/{row.before.trials} → <b>{row.after.successes}/{row.after.trials}</b><br>"
         f"<span class='note'>{p_text(row.p_value)}</span> {chip}"
     )
 

@@ -59,7 +59,9 @@ def scenario_cards(rows: Sequence[Comparison]) -> str:
             f"<span class='arrow'>→</span><span class='is'>{row.after.successes}/{row.after.trials}</span></div>"
             + _interval("before", row.before.successes / row.before.trials, row.before_interval)
             + _interval("after", row.after.successes / row.after.trials, row.after_interval)
-            + f"<p class='note'>{100 * row.difference:+.0f} points, Barnard's exact test {p_text(row.p_value)}.{pairs}</p></div>"
+            + f"<p class='note'>{100 * row.difference:+.0f} points, Barnard's exact test {p_text(row.p_value)}."
+            + f"{pairs}</p>"
+            + "</div>"
         )
     return _grid(cards) if cards else ""
 

@@ -16,7 +16,7 @@ body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 sy
 main { max-width: 1080px; margin: 0 auto; padding: 2.2rem 1.1rem 4rem; }
 h1 { font-size: clamp(1.6rem, 4.6vw, 2.4rem); line-height: 1.15; letter-spacing: -.02em; margin: .2rem 0 .5rem;
   text-wrap: balance; }
-h2 { font-size: 1.35rem; letter-spacing: -.01em; margin: 2.8rem 0 .3rem; }
+h2 { font-size: 1.35rem; line-height: 1.25; letter-spacing: -.01em; margin: 2.8rem 0 .3rem; }
 h3 { font-size: 1rem; margin: 0 0 .15rem; }
 p { margin: .3rem 0 .8rem; }
 .lead, .note { color: var(--muted); }
@@ -52,7 +52,8 @@ h2 + .note { max-width: 46rem; } .name { white-space: nowrap; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .42rem .7rem .42rem 0; border-bottom: 1px solid var(--grid); vertical-align: top; }
-th { color: var(--muted); font-weight: 600; font-size: .8rem; } td.n, th.n { text-align: right; white-space: nowrap; } td:first-child { white-space: nowrap; }
+th { color: var(--muted); font-weight: 600; font-size: .8rem; }
+td.n, th.n { text-align: right; white-space: nowrap; } td .note { margin: 0; }
 tr:last-child td { border-bottom: 0; }
 .card table { margin-top: .3rem; }
 td b { color: var(--true); }
