@@ -108,6 +108,7 @@ def test_index_and_columns_agree_with_read(tmp_path: Path) -> None:
         ({"privileged": {"success": np.zeros(4, bool)}}, "'success'"),
         ({"privileged": {"success": np.array([object()] * 5)}}, "'success'"),
         ({"connector": ""}, "connector: expected a name"),
+        ({"seed": 2**63}, "seed: expected 64 bits"),
     ],
 )
 def test_bad_trajectory_is_refused_whole(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -115,9 +116,19 @@ def test_bad_trajectory_is_refused_whole(tmp_path: Path, changes: dict[str, Any]
     with TrajectoryStore(tmp_path / "s", "a") as store:
         store.append(make_trajectory(0))
         with pytest.raises(ValueError, match=message):
-            store.append(make_trajectory(1, **changes))
+            store.append(replace(make_trajectory(1), **changes))
         assert len(store) == len(store.index) == 1
         assert store.append(make_trajectory(2)) == 1
+
+
+def test_a_failure_halfway_leaves_nothing(tmp_path: Path) -> None:
+    """An append that fails after its first row is undone whole: even the image size is still free."""
+    with TrajectoryStore(tmp_path / "s", "a") as store:
+        with pytest.raises(sqlite3.Error):
+            store.append(make_trajectory(0, privileged={("not", "text"): np.zeros(5)}))
+        store.refresh()
+        assert len(store) == 0
+        assert store.append(make_trajectory(1, size=16)) == 0 and store.shape.width == 16
 
 
 def test_errors_name_file_and_remedy(tmp_path: Path) -> None:
@@ -190,6 +201,8 @@ def test_reader_beside_writer(tmp_path: Path) -> None:
         writer.append(make_trajectory(0))
         with TrajectoryStore(tmp_path / "s") as reader:
             writer.append(make_trajectory(1))
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                reader._connection.execute("DELETE FROM trajectory")
             assert len(reader) == 1 and len(reader.rewards) == 4 and len(reader.privileged("success")) == 5
             reader.refresh()
             assert len(reader) == 2 and len(reader.rewards) == 8

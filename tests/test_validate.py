@@ -24,7 +24,7 @@ def trial(seed: int, connector: str = "a", success: bool = True) -> Trajectory:
     label = np.zeros(LENGTH + 1, bool)
     label[-1] = success
     tip = np.zeros((LENGTH + 1, 3))
-    tip[:, 2] = np.linspace(0.01, 0.0 if success else 0.002, LENGTH + 1)
+    tip[:, 2] = np.linspace(0.01, 1e-4 * seed if success else 0.002, LENGTH + 1)
     return Trajectory(
         image=rng.integers(0, 256, (LENGTH + 1, 8, 8, 3), dtype=np.uint8),
         state=np.zeros((LENGTH + 1, 0), np.float32),
@@ -163,6 +163,9 @@ def test_gallery_shows_both_classes(tmp_path: Path) -> None:
         # A frame two pixels wide around a tile of 96 x 96.
         for colour, tiles in (((50, 205, 50), positives), ((255, 0, 0), negatives)):
             assert (sheet == colour).all(-1).sum() == tiles * (100**2 - 96**2)
-    row = sheets[1][28 + 14 + 134 + 48]  # middle of the tiles of connector b
-    greys = [v for v in row[:, 0].tolist() if 10 <= v < 20]
-    assert greys == [12] * 96 + [13] * 96 + [12] * 96, "one success, then the failure closest to full depth"
+    greys = []
+    for connector in (0, 1):
+        middle = sheets[1][28 + 14 + 134 * connector + 48, :, 0].tolist()  # across the tiles of a connector
+        greys.append([v for v in middle if 10 <= v < 20][::96])
+    assert greys[0] == [11, 10, 10, 11], "farthest success first, closest failure first"
+    assert greys[1] == [12, 13, 12], "one success alone"
