@@ -3,6 +3,7 @@ refuse one that is far off."""
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 
 import mujoco
@@ -105,6 +106,36 @@ def test_shifted_plug_overlaps(name: str) -> None:
     step = 2.5 * CATALOGUE[name].clearance
     for angle in np.arange(8) * np.pi / 4:
         assert gaps(name, (step * np.cos(angle), step * np.sin(angle), 0.0005)) < 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pieces_are_few_and_simple(name: str) -> None:
+    """Sockets collide as at most 45 boxes, plugs as at most 20 pieces; plugs start at their tip plane, sockets end
+    below it."""
+    plug, socket = plug_solids(CATALOGUE[name]), socket_solids(CATALOGUE[name])
+    assert {solid.kind for solid in socket if solid.collides} == {"box"}
+    assert sum(solid.collides for solid in socket) <= 45
+    assert sum(solid.collides for solid in plug) <= 20
+    low = [solid.vertices[:, 2].min() for solid in plug if solid.vertices is not None]
+    assert min(low) == pytest.approx(0.0, abs=1e-9)
+    assert all(np.isclose(np.linalg.norm(solid.quaternion), 1) for solid in plug + socket)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lead_in_catches(name: str) -> None:
+    """Straight down, 0.8 mm off along x or y, the lead-in guides every plug home."""
+    for angle in np.arange(4) * np.pi / 2:
+        assert abs(press(name, (0.0008 * np.cos(angle), 0.0008 * np.sin(angle)))[2]) < 0.001, angle
+
+
+def test_one_pin_off_does_not_go_in() -> None:
+    """With one pin over the hole of another like it, the plug rests on the socket's face: the block reaches far
+    enough."""
+    for connector in CATALOGUE.values():
+        pins = [(part, np.array(c)) for part in connector.parts if part.has_cavity for c in part.centres()]
+        for (a, first), (b, second) in itertools.permutations(pins, 2):
+            if a.size == b.size and a.angle == b.angle:
+                assert press(connector.name, tuple(second - first))[2] > 0.0015, connector.name
 
 
 @pytest.mark.parametrize("name", NAMES)

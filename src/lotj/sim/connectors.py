@@ -6,6 +6,7 @@ field.
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 from collections.abc import Mapping
@@ -123,9 +124,15 @@ class Connector:
     def socket_size(self) -> tuple[float, float, float]:
         """m, extents x, y, z of the socket's block (with its studs), centred on the axis; its mouth is at z =
         insertion_depth."""
-        cavities = [outline for _, outline in placed_envelopes(self, self.clearance) if _.in_plug]
-        low, high = profiles.bounds(cavities)
-        half = np.maximum(np.maximum(-low, high) + SOCKET_MARGIN, np.array(self.body_size) / 2 + 0.002)
+        placed = [(part, outline) for part, outline in placed_envelopes(self, self.clearance) if part.in_plug]
+        low, high = profiles.bounds([outline for _, outline in placed])
+        reach = np.maximum(-low, high)
+        half = np.maximum(reach + SOCKET_MARGIN, np.array(self.body_size) / 2 + 0.002)
+        # With one pin in its neighbour's hole, the other must land on the block and not beside it.
+        for (a, first), (b, second) in itertools.combinations(placed, 2):
+            if a.kind != "key" and b.kind != "key" and np.allclose(a.size, b.size, atol=0.001):
+                step = np.abs(first.mean(axis=0) - second.mean(axis=0))
+                half = np.maximum(half, np.where(step > 0.0005, reach + step + 0.001, 0.0))
         base = SOCKET_BASE if self.open_socket else SOCKET_BASE + TIP_GAP
         return float(2 * half[0]), float(2 * half[1]), self.insertion_depth + base
 

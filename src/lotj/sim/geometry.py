@@ -1,11 +1,9 @@
 """Solids of a plug and of its socket, generated from one description.
 
 Plugs are convex prisms that taper at the tip. Sockets are a block minus its cavities, split into boxes: an upright grid
-of boxes round the
-rectangles that bound the cavities, boxes turned about z that fill those rectangles up to the cavity's slanted sides,
-and tilted boxes that
-form a funnel at the rim where a part is too thin to carry the whole lead-in on its tip. All in the plug's or the
-socket's frame, in metres.
+of boxes round the rectangles that bound the cavities; boxes turned about z that fill those rectangles up to a cavity's
+slanted sides; and tilted boxes that form a funnel at the rim where a part is too thin to carry the whole lead-in on its
+tip. All in the plug's or the socket's frame, in metres.
 """
 
 from __future__ import annotations
@@ -31,6 +29,8 @@ KEY_SETBACK = 0.002
 """m that a key without a length of its own starts above the tip: the part that carries it is centred first."""
 POST_DROP = 0.0006
 """m that a post stays below the rim's funnel: the shell is centred before it meets the post."""
+FACE_STEP = 0.00002
+"""m that what fills corners stays below the face beside it: two faces in one plane flicker."""
 HOLE_COLOUR = (0.03, 0.03, 0.035, 1.0)
 
 
@@ -166,7 +166,6 @@ def _closed_socket(connector: Connector) -> list[Solid]:
     solids += _layer(half, [cavity.hole for cavity in holes], -TIP_GAP, neck, colour, "block")
     if rim_depth:
         solids += _layer(half, [cavity.rim for cavity in holes], neck, mouth, colour, "face")
-    drawn_contacts = any(part.kind == "contact" for part in connector.parts)
     for cavity in holes:
         for i in np.flatnonzero(cavity.run):
             solids.append(_ramp(cavity.hole, int(i), 1.0, float(cavity.run[i]), neck, mouth, colour, "rim"))
@@ -174,11 +173,8 @@ def _closed_socket(connector: Connector) -> list[Solid]:
         if cavity.part.kind == "shell":
             solids += _post(connector, cavity, -TIP_GAP, post_top, colour)
         low, high = profiles.bounds([cavity.hole])
-        dark = (
-            -TIP_GAP + 0.0002
-            if drawn_contacts
-            else max(post_top - max(0.001, 0.6 * float(np.min(high - low))), -TIP_GAP + 0.0002)
-        )
+        edge = post_top if cavity.part.kind == "shell" else neck if cavity.run.any() else mouth
+        dark = max(edge - max(0.0006, 0.35 * float(np.min(high - low))), -TIP_GAP + 0.0002)
         solids.append(slab(low, high, dark - 0.0001, dark, HOLE_COLOUR, "hole", collides=False))
     return solids + _contacts(connector)
 
@@ -199,7 +195,7 @@ def _open_socket(connector: Connector) -> list[Solid]:
             for i in range(0, len(outline), 2):
                 solids.append(_ramp(profiles.place(outline, centre), i, -1.0, run, neck, top, colour, "stud-top"))
             radius = float(np.max(outline @ [1.0, 0.0]))
-            for r, low, high in ((radius, 0.0, neck), (radius - run, neck, top)):
+            for r, low, high in ((radius, 0.0, neck), (radius - run, neck, top - FACE_STEP)):
                 middle = (*centre, (low + high) / 2)
                 solids.append(
                     make_solid("cylinder", middle, [r, (high - low) / 2], colour, "stud-drawn", collides=False)
@@ -224,7 +220,7 @@ def _layer(
         along, across = box[1] - box[0], box[2] - box[1]
         half_box = np.array([np.linalg.norm(along), np.linalg.norm(across)]) / 2
         turn = float(np.degrees(np.arctan2(along[1], along[0])))
-        solids.append(upright(half_box, (float(x), float(y)), turn, low, high, colour, f"{name}-side"))
+        solids.append(upright(half_box, (float(x), float(y)), turn, low, high - FACE_STEP, colour, f"{name}-side"))
     return solids
 
 
@@ -253,8 +249,12 @@ def _post(connector: Connector, cavity: Cavity, low: float, high: float, colour:
     """What stands inside a shell: the socket's tongue or insert."""
     part = cavity.part
     inner = profiles.offset(part.envelope(), -part.wall - connector.clearance - POST_PLAY)
-    boxes = [upright(box, cavity.centre, part.angle, low, high, colour, "post") for box in _cross_boxes(inner)]
+    boxes = [
+        upright(box, cavity.centre, part.angle, low, high - i * FACE_STEP, colour, "post")
+        for i, box in enumerate(_cross_boxes(inner))
+    ]
     if part.profile == "circle":
+        high -= 2 * FACE_STEP
         position = (*cavity.centre, (low + high) / 2)
         boxes.append(
             make_solid(

@@ -48,12 +48,11 @@ class Part:
     """Unique within the connector."""
     kind: str
     """``pin``: solid, enters a cavity. ``shell``: hollow tube, the socket has a post inside. ``key``: rib on another
-    part. ``stud``: stands on
-    an open socket and enters a shell. ``contact``: drawn inside the socket's cavity, touches nothing."""
+    part. ``stud``: stands on an open socket and enters a shell. ``contact``: drawn inside the socket's cavity, touches
+    nothing."""
     profile: str
     """``rectangle``, ``bevelled`` (a rectangle whose two +y corners are cut), ``circle``, ``polygon``, ``trapezoid``,
-    ``cross`` (two crossed
-    blades) or ``torx`` (three)."""
+    ``cross`` (two crossed blades) or ``torx`` (three)."""
     size: tuple[float, float]
     """m, full extents along x and y; cross and torx: span and thickness of an arm."""
     source: str
