@@ -23,7 +23,7 @@ from lotj.sim.expert import Expert, ExpertConfig
 from lotj.sim.randomize import CELLS
 from lotj.types import Trajectory
 
-CHUNK = 8
+CHUNK = 16
 """Trajectories that a worker rolls before it hands them over."""
 
 

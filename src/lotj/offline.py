@@ -17,7 +17,7 @@ from torch import Tensor
 from lotj.algos.calibration import auroc, balanced_accuracy, expected_calibration_error, fit_logit_temperature, reliability
 from lotj.algos.iql import CriticConfig, CriticLearner, CriticNetwork, advantage_weight
 from lotj.algos.policy import PolicyBatch, PolicyConfig, PolicyLearner, PolicyNetwork
-from lotj.algos.reward import RewardBatch, RewardConfig, RewardLearner, RewardModel
+from lotj.algos.reward import RewardConfig, RewardLearner, RewardModel
 from lotj.algos.training import default_device, train
 from lotj.data.augment import Augment, AugmentConfig
 from lotj.data.replay import FrameSampling, TransitionDataset
@@ -112,15 +112,13 @@ def train_reward(
         learner = RewardLearner(stage.model, len(known.train), seed)
         generator = torch.Generator().manual_seed(seed)
 
-        def batch() -> RewardBatch:
-            return RewardBatch(*dataset.sample_frames_balanced(stage.batch_size, generator, stage.sampling))
-
         train(
             learner,
-            batch,
+            lambda: dataset.sample_frames_balanced(stage.batch_size, generator, stage.sampling),
             stage.steps,
             run,
             generators={"batches": generator},
+            threads=torch.get_num_threads(),
             progress=lambda done, metrics: progress(done, stage.steps, metrics),
         )
         model, rule, evaluation = calibrate(learner.model(), store, known.validation, stage.false_fire_limit)
@@ -197,6 +195,7 @@ def train_critic(
             stage.steps,
             run,
             generators={"batches": generator},
+            threads=torch.get_num_threads(),
             progress=lambda done, metrics: progress(done, stage.steps, metrics),
         )
         run.finish(last)
@@ -239,6 +238,7 @@ def train_policy(
             stage.steps,
             run,
             generators={"batches": generator},
+            threads=torch.get_num_threads(),
             progress=lambda done, metrics: progress(done, stage.steps, metrics),
         )
         run.finish({**last, "mean_weight": float(weight.mean()), "clipped": float((weight >= stage.model.weight_clip).float().mean())})

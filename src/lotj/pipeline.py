@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ from lotj.judge import Judge, SuccessRule
 from lotj.offline import Known
 from lotj.practice import PracticeConfig, TrialRecord, practice
 from lotj.run import Run, load_state, save_state, write_json
-from lotj.sim.connectors import get_connector, load_catalogue, variants_of
+from lotj.sim.connectors import TEST_CONNECTORS, get_connector, load_catalogue, variants_of
 from lotj.sim.env import InsertionEnv
 
 Recipe = Literal["ensemble", "iql"]
@@ -78,39 +79,40 @@ class RecipeConfig:
 
 
 def known_connectors(count: int, validation: int) -> Known:
-    """Choose connectors to know: families in turn, whole groups on one side, no variant of a test connector.
+    """Choose connectors to know: families in turn and new groups first, whole groups on one side, no variant of a test connector.
 
     Args:
         count: connectors in all.
-        validation: how many of them to keep out of training; each from a family that training knows too, where there is one.
+        validation: how many groups of them to keep out of training, each from another of the large families.
 
     Raises:
         ValueError: more connectors are asked for than there are.
     """
-    from lotj.sim.connectors import TEST_CONNECTORS
-
+    catalogue = load_catalogue()
     held_out = {variant for name in TEST_CONNECTORS for variant in variants_of(name)}
-    by_family: dict[str, list[str]] = {}
-    for name, connector in load_catalogue().items():
-        if name not in held_out:
-            by_family.setdefault(connector.family, []).append(name)
-    available = sum(len(names) for names in by_family.values())
+    queues: dict[str, list[str]] = {}
+    met: set[str] = set()
+    repeated: list[str] = []
+    for name, connector in catalogue.items():
+        if name in held_out:
+            continue
+        (repeated if connector.group in met else queues.setdefault(connector.family, [])).append(name)
+        met.add(connector.group)
+    available = len(catalogue) - len(held_out)
     if count > available:
         raise ValueError(f"{count} known connectors were asked for, the catalogue has {available} beside the test ones")
-    chosen: list[str] = []
-    queues = [list(names) for names in by_family.values()]
-    while len(chosen) < count:
-        for queue in queues:
-            if queue and len(chosen) < count:
-                chosen.append(queue.pop(0))
-    catalogue = load_catalogue()
+    distinct = [name for round_ in zip_longest(*queues.values()) for name in round_ if name is not None]
+    chosen = [*distinct, *repeated][:count]
+    # The second of each family stands aside, so that training knows its relatives: what a novel connector can hope for.
     aside: list[str] = []
-    # From the back: the last drawn come from the largest families, so that each keeps relatives in training.
-    for name in reversed(chosen):
-        group = [other for other in chosen if catalogue[other].group == catalogue[name].group]
-        if name not in aside and len(aside) + len(group) <= validation:
-            aside += group
-    return Known(tuple(name for name in chosen if name not in aside), tuple(sorted(aside)))
+    for queue in sorted(queues.values(), key=len, reverse=True):
+        if len(queue) > 1 and queue[1] in chosen and len(aside) < validation:
+            aside.append(queue[1])
+    groups = {catalogue[name].group for name in aside}
+    return Known(
+        tuple(name for name in chosen if catalogue[name].group not in groups),
+        tuple(name for name in chosen if catalogue[name].group in groups),
+    )
 
 
 def refuse_known(connector: str, known: Known) -> None:

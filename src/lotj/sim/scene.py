@@ -83,6 +83,7 @@ def build_scene(connector: Connector, camera: CameraConfig, grasp: GraspConfig, 
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = 5
     spec.visual.quality.offsamples = 0
+    spec.visual.quality.shadowsize = 256
     spec.visual.global_.offwidth = 960
     spec.visual.global_.offheight = 720
     spec.visual.map.znear = 0.02

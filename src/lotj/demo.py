@@ -1,0 +1,264 @@
+"""The whole job in one call: collect, train, practise a novel connector, evaluate before and after, report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from lotj.algos.policy import ImagePolicy
+from lotj.algos.training import config_from
+from lotj.collect import collect
+from lotj.data.store import TrajectoryStore
+from lotj.evaluate import Evaluation, compare
+from lotj.offline import Known, load_critic, load_policy, load_reward, train_critic, train_policy, train_reward
+from lotj.pipeline import Offline, RecipeConfig, evaluate_policy, known_connectors, make_learner, practise
+from lotj.practice import RewardSource
+from lotj.presets import Preset
+from lotj.report.html import Extras, write_report
+from lotj.report.records import PracticeRecord
+from lotj.report.saliency import SaliencyPanel, grad_cam
+from lotj.run import Run, load_state, to_json, write_json
+from lotj.sim.connectors import get_connector
+from lotj.sim.controller import ControllerConfig
+from lotj.stats import barnard
+
+
+class Ticker(Protocol):
+    """A progress bar of one stage."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
+Bars = Callable[[str], AbstractContextManager[Ticker]]
+"""Opens a progress bar with a title."""
+
+
+def store_path(run_root: Path) -> Path:
+    """Where a run keeps its trajectories."""
+    return run_root / "data" / "trajectories.sqlite"
+
+
+def practice_dir(run_root: Path, connector: str, recipe: str, reward: str, seed: int) -> Path:
+    """The folder of one practice."""
+    return run_root / "practice" / get_connector(connector).name / f"{recipe}-{reward}-s{seed}"
+
+
+def collect_stage(preset: Preset, run_root: Path, workers: int, bars: Bars) -> Known:
+    """Collect what the preset knows."""
+    known = known_connectors(preset.connectors, preset.validation)
+    with bars("collect") as tick:
+        collect(preset.collect(known), store_path(run_root), workers=workers, progress=tick)
+    return known
+
+
+def train_stage(preset: Preset, run_root: Path, known: Known, bars: Bars, stages: tuple[str, ...]) -> None:
+    """Train the named stages of ``reward``, ``critic``, ``policy``; finished ones are reused."""
+    with TrajectoryStore(store_path(run_root)) as store:
+        if "reward" in stages:
+            with bars("train reward") as tick:
+                train_reward(preset.reward, store, known, run_root / "reward", preset.seed, _metric(tick, "accuracy"))
+        if "critic" in stages:
+            with bars("train critic") as tick:
+                train_critic(preset.critic, store, known, run_root / "critic", preset.seed, _metric(tick, "q_loss"))
+        if "policy" in stages:
+            with bars("train policy") as tick:
+                critic = load_critic(run_root / "critic")
+                policy, seed = preset.policy, preset.seed
+                train_policy(policy, store, known, critic, run_root / "policy", seed, _metric(tick, "action_error"))
+
+
+def load_offline(run_root: Path, known: Known) -> Offline:
+    """The offline phase of a run; errors name the stage that is missing."""
+    reward, rule = load_reward(run_root / "reward")
+    return Offline(load_policy(run_root / "policy"), load_critic(run_root / "critic"), reward, rule, known)
+
+
+def practice_stage(
+    preset: Preset,
+    run_root: Path,
+    known: Known,
+    connector: str,
+    reward: RewardSource,
+    bars: Bars,
+    recipe: RecipeConfig | None = None,
+    seed: int | None = None,
+) -> Path:
+    """Evaluate, practise, evaluate again. Returns the practice's folder; what is finished there is reused."""
+    recipe, seed = recipe or preset.practice, preset.seed if seed is None else seed
+    recipe = replace(recipe, practice=replace(recipe.practice, reward=reward))
+    offline = load_offline(run_root, known)
+    out = practice_dir(run_root, connector, recipe.recipe, reward, seed)
+    config = {"connector": connector, "robot": preset.robot, "recipe": recipe, "rule": offline.rule}
+    run = Run(out, "practice", config, seed)
+    name = get_connector(connector).name
+    _evaluate(preset, connector, ImagePolicy(offline.policy), offline, out / "evaluation-before.json", bars, f"{name} before")
+    with TrajectoryStore(store_path(run_root)) as store, bars(f"practise {name}, {reward} reward") as tick:
+        total = recipe.practice.trials
+        predicted: list[bool] = []
+
+        def told(record: Any) -> None:
+            predicted.append(record.success)
+            recent = predicted[-20:]
+            tick(record.trial, total, f"rewarded {sum(recent)}/{len(recent)} of the last trials")
+
+        learner = practise(
+            connector,
+            preset.robot,
+            recipe,
+            offline,
+            store,
+            run,
+            seed,
+            cache=run_root / "features" / f"{recipe.recipe}.safetensors",
+            progress=told,
+            encoding=lambda done, frames: tick(0, total, f"encoding offline frames {done}/{frames}"),
+        )
+    _evaluate(preset, connector, learner, offline, out / "evaluation-after.json", bars, f"{name} after")
+    return out
+
+
+def evaluate_stage(
+    preset: Preset, run_root: Path, known: Known, connector: str, practised: Path | None, bars: Bars
+) -> dict[str, Any]:
+    """Evaluate the offline policy, or the one that a practice in ``practised`` left. Returns the evaluation as JSON."""
+    offline = load_offline(run_root, known)
+    policy: Any = ImagePolicy(offline.policy)
+    if practised is not None:
+        settings = _json(practised / "config.json")
+        recipe = config_from(RecipeConfig, settings["config"]["recipe"])
+        policy = make_learner(recipe, offline, settings["seed"])
+        state = load_state(practised / "checkpoint.safetensors")
+        policy.load_state_dict(state["learner"])
+    out = run_root / "evaluations" / f"{get_connector(connector).name}-{int(time.time())}.json"
+    _evaluate(preset, connector, policy, offline, out, bars, connector)
+    return dict(_json(out))
+
+
+def report_stage(preset: Preset, run_root: Path, known: Known, folders: list[Path]) -> dict[str, Any]:
+    """Write ``report.html`` and ``summary.json`` of the given practices."""
+    offline = load_offline(run_root, known)
+    limit = ControllerConfig().force_limit
+
+    def extras(record: PracticeRecord) -> Extras:
+        trials = [trajectory for _, trajectory in (*record.first[:1], *record.last[-1:])]
+        images = [image for trial in trials for image in (trial.image[len(trial) // 2], trial.image[-1])]
+        return Extras(offline.reward, _saliency(offline, np.stack(images)) if images else (), limit)
+
+    summary = write_report(run_root, folders, run_root / "report.html", extras)
+    write_json(run_root / "summary.json", summary)
+    return summary
+
+
+def result(preset: Preset, run_root: Path, folders: list[Path], seconds: dict[str, float], command: list[str]) -> dict[str, Any]:
+    """What ``results/demo.json`` holds: stages, seconds and counts, as the program measured them."""
+    practices = []
+    for folder in folders:
+        before, after = (_read(folder / f"evaluation-{side}.json") for side in ("before", "after"))
+        run = _json(folder / "config.json")
+        practices.append(
+            {
+                "connector": folder.parent.name,
+                "folder": folder.name,
+                "recipe": run["config"]["recipe"]["recipe"],
+                "reward": run["config"]["recipe"]["practice"]["reward"],
+                "diagnostic": run["config"]["recipe"]["practice"]["reward"] == "ground-truth",
+                "practice": _json(folder / "done.json"),
+                "scenarios": {
+                    row.scenario: {
+                        "offline_true": [row.before.successes, row.before.trials],
+                        "online_true": [row.after.successes, row.after.trials],
+                        "online_judged": after.count(row.scenario, "judged"),
+                        "online_rewarded": after.count(row.scenario, "rewarded"),
+                        "p_value": row.p_value,
+                    }
+                    for row in compare(before, after)
+                },
+                "both_scenarios": _pooled(before, after),
+            }
+        )
+    return {
+        "command": command,
+        "preset": to_json(preset),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain")),
+        "platform": {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine()},
+        "stage_seconds": seconds,
+        "stages": {stage: _json(run_root / stage / "done.json") for stage in ("reward", "critic", "policy")},
+        "practices": practices,
+    }
+
+
+class Clock:
+    """Wall seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        """The time since the last lap was spent on ``stage``."""
+        now = time.monotonic()
+        self.seconds[stage] = round(now - self._last, 1)
+        self._last = now
+
+
+def _pooled(before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    """Both scenarios together, and Barnard's exact test for a rise."""
+    old, new = (sum(trial.true for trial in side.trials) for side in (before, after))
+    sizes = (len(before.trials), len(after.trials))
+    p_value = barnard(old, sizes[0], new, sizes[1])
+    return {"offline_true": [old, sizes[0]], "online_true": [new, sizes[1]], "p_value": p_value}
+
+
+def _evaluate(preset: Preset, connector: str, policy: Any, offline: Offline, out: Path, bars: Bars, title: str) -> None:
+    if out.exists():
+        return
+    total = preset.evaluate.trials * len(preset.evaluate.scenarios)
+    with bars(f"evaluate {title}") as tick:
+        seen: list[bool] = []
+
+        def told(trial: Any, trajectory: Any) -> None:
+            seen.append(trial.true)
+            tick(len(seen), total, f"true success {sum(seen)}/{len(seen)}")
+
+        evaluate_policy(
+            connector, preset.robot, policy, offline, preset.evaluate, preset.image_size, out, progress=told
+        )
+
+
+def _saliency(offline: Offline, images: Any) -> tuple[SaliencyPanel, ...]:
+    """Where reward and policy look in images (B, H, W, 3)."""
+    reward, policy = offline.reward.network, offline.policy
+    heat = grad_cam(lambda x: reward(x)[0], reward.encoder.stages[1], images)
+    down = grad_cam(lambda x: -policy.mean_action(policy.encoder(x))[:, 2], policy.encoder.stages[1], images)
+    return (
+        SaliencyPanel("Reward", "what speaks for success", images, heat),
+        SaliencyPanel("Policy", "what speaks for moving down", images, down),
+    )
+
+
+def _metric(tick: Ticker, name: str) -> Callable[[int, int, Any], None]:
+    return lambda done, total, metrics: tick(done, total, f"{name} {metrics.get(name, float('nan')):.3f}")
+
+
+def _read(path: Path) -> Evaluation:
+    return Evaluation.from_json(_json(path))
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _git(*arguments: str) -> str:
+    here = Path(__file__).parent
+    return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False).stdout.strip()
