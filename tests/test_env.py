@@ -131,7 +131,7 @@ def test_no_policy_leaves_the_limits():
             _, _, _, done, info = env.step(action)
             assert np.all(env.controller.position > low - 1e-3)
             assert np.all(env.controller.position < high + 1e-3)
-            assert info["force"] < 2 * config.force_limit
+            assert info["force"] < config.force_limit
             q, v = env.data.qpos[:7], env.data.qvel[:7]
             assert np.all(q > JOINT_RANGE[:, 0]) and np.all(q < JOINT_RANGE[:, 1])
             assert np.all(np.abs(v) <= JOINT_VELOCITY * 1.05)

@@ -28,10 +28,12 @@ class ControllerConfig:
     """s, one command (10 Hz)."""
     ticks: int = 10
     """Velocity set points a command (100 Hz)."""
-    force_limit: float = 12.0
-    """N at the wrist, where the motion stops."""
-    torque_limit: float = 0.6
+    force_limit: float = 16.0
+    """N at the wrist, never exceeded."""
+    torque_limit: float = 0.8
     """N m at the wrist, likewise."""
+    guard: float = 0.75
+    """Share of the limits at which the motion stops: the rest is for what is under way within a tick."""
     position_gain: float = 15.0
     """1/s, of joint position error into joint velocity."""
     workspace_low: tuple[float, float, float] = (0.53, -0.07, 0.02)
@@ -43,6 +45,8 @@ class ControllerConfig:
         for name in ("period", "ticks", "force_limit", "torque_limit", "position_gain"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"ControllerConfig.{name} must be positive, got {getattr(self, name)}")
+        if not 0 < self.guard <= 1:
+            raise ValueError(f"ControllerConfig.guard must be in (0, 1], got {self.guard}")
         if not all(low < high for low, high in zip(self.workspace_low, self.workspace_high)):
             raise ValueError(f"workspace_low {self.workspace_low} must lie below workspace_high {self.workspace_high}")
 
@@ -100,6 +104,8 @@ class Controller:
         self._jacobian = np.zeros((3, model.nv))
         self._ready = self._arm.solve(HOME, np.array([0.6, 0.0, 0.15]), 0.0, 20.0, 40)
         self._yaw = 0.0
+        self._guarded_force = config.guard * config.force_limit
+        self._guarded_torque = config.guard * config.torque_limit
         # The workspace is given for the tip, the arm moves the tool.
         self._low = np.array(config.workspace_low) + (0, 0, TOOL_TO_TIP)
         self._high = np.array(config.workspace_high) + (0, 0, TOOL_TO_TIP)
@@ -147,26 +153,26 @@ class Controller:
         return Motion(peak, dislodged, held)
 
     def _relieve(self, displacement: Vector) -> Vector:
-        """Cut the part of a command that would press beyond the force limit; above the limit, retreat."""
+        """Cut the part of a command that would press beyond the guarded force; above it, retreat."""
         force = self._grasp.wrench(self._data)[:3]
         size = float(np.linalg.norm(force))
         if size < 0.5:
             return displacement
         outward = force / size
         pressing = -float(displacement @ outward)
-        allowed = (self.config.force_limit - size) / self._grasp.config.stiffness
+        allowed = (self._guarded_force - size) / self._grasp.config.stiffness
         return displacement + outward * max(0.0, pressing - allowed)
 
     def _overload(self, wrench: Vector) -> float:
-        """By how much force or torque exceed their limits, as a share of the limit; negative below them."""
-        force = float(np.linalg.norm(wrench[:3])) / self.config.force_limit
-        torque = float(np.linalg.norm(wrench[3:])) / self.config.torque_limit
+        """By how much force or torque exceed the guard, as a share of it; negative below."""
+        force = float(np.linalg.norm(wrench[:3])) / self._guarded_force
+        torque = float(np.linalg.norm(wrench[3:])) / self._guarded_torque
         return max(force, torque) - 1
 
     def _back_off(self, wrench: Vector) -> Vector:
-        """Joint displacement (7,) that unloads the wrist to its limit."""
+        """Joint displacement (7,) that unloads the wrist to the guard."""
         force = wrench[:3]
         size = float(np.linalg.norm(force))
-        step = force / size * max(0.0, size - self.config.force_limit) / self._grasp.config.stiffness
+        step = force / size * max(0.0, size - self._guarded_force) / self._grasp.config.stiffness
         mujoco.mj_jacSite(self._model, self._data, self._jacobian, None, self._site)
         return np.linalg.pinv(self._jacobian[:, :7], rcond=1e-3) @ step
