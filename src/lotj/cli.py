@@ -79,12 +79,17 @@ def demo(
     console.print(f"Next:   lotj practice --run {run_root} --connector europlug")
 
 
-def connectors(json_output: Annotated[bool, tyro.conf.arg(name="json")] = False, family: str | None = None) -> None:
+def connectors(
+    json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    family: str | None = None,
+    sheet: Path | None = None,
+) -> None:
     """List the catalogue of connectors. Example: ``lotj connectors --family usb``
 
     Args:
         json_output: print a list of objects with name, family, variants, dimensions and sources.
         family: only this one.
+        sheet: write a picture of them all there.
     """
     from lotj.sim.connectors import load_catalogue, to_json, variants_of
 
@@ -94,6 +99,12 @@ def connectors(json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
         raise ValueError(f"no family {family!r}; the catalogue has {families}")
     if json_output:
         sys.stdout.write(json.dumps([to_json(connector) for connector in chosen], indent=1) + "\n")
+        return
+    if sheet is not None:
+        from lotj.sim.sheet import contact_sheet
+
+        contact_sheet(chosen, sheet)
+        console.print(f"Contact sheet: {sheet}")
         return
     table = Table("name", "title", "family", "depth", "close variants", title=f"{len(chosen)} connectors")
     for c in chosen:
@@ -123,7 +134,7 @@ def collect(
     console.print(f"Next: lotj data validate {job.store_path(run_root)}   or   lotj train --run {run_root}")
 
 
-def validate(path: Path, gallery: Path | None = None) -> None:
+def validate(path: tyro.conf.Positional[Path], gallery: Path | None = None) -> None:
     """Check a store: counts, label balance, every defect found. Example: ``lotj data validate runs/desk/data/trajectories.sqlite``
 
     Args:
@@ -134,9 +145,12 @@ def validate(path: Path, gallery: Path | None = None) -> None:
     from lotj.data.validate import validate as check
 
     report = check(path)
-    table = Table("connector", "trajectories", title=f"{report.trajectories} trajectories, {report.frames} frames")
-    for name, count in report.connectors.items():
-        table.add_row(name, str(count))
+    table = Table(
+        "connector", "trajectories", "success frames", title=f"{report.trajectories} trajectories, {report.frames} frames"
+    )
+    for name, count in report.connector.items():
+        positive, negative = report.balance.get(name, (0, 0))
+        table.add_row(name, str(count), f"{positive} of {positive + negative}")
     console.print(table)
     for defect in report.defects:
         console.print(f"[red]{defect.kind}[/]: {defect.message} [dim]{defect.remedy}[/]")
