@@ -108,6 +108,8 @@ def known_connectors(count: int, validation: int) -> Known:
     for queue in sorted(queues.values(), key=len, reverse=True):
         if len(queue) > 1 and queue[1] in chosen and len(aside) < validation:
             aside.append(queue[1])
+    # A small choice has too few second members: then its last connectors stand aside.
+    aside += [name for name in reversed(chosen) if name not in aside][: validation - len(aside)]
     groups = {catalogue[name].group for name in aside}
     return Known(
         tuple(name for name in chosen if catalogue[name].group not in groups),
@@ -265,8 +267,8 @@ def _fill(learner: Learner, dataset: TransitionDataset, feature: Tensor, views: 
         rows = slice(offset, offset + length)
         buffer.add(
             feature[start : start + length + 1].transpose(0, 1),
-            torch.from_numpy(actions[rows]),
-            torch.from_numpy(rewards[rows]),
+            torch.tensor(actions[rows]),
+            torch.tensor(rewards[rows]),
             bool(index.terminated[trajectory]),
             domain,
         )

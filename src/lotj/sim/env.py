@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lotj.sim.connectors import Connector, get_connector
 from lotj.sim.controller import Controller, ControllerConfig
+from lotj.sim.graphics import make_renderer
 from lotj.sim.randomize import CELLS, Randomization, Randomizer
 from lotj.sim.robot import Grasp, GraspConfig
 from lotj.sim.scene import build_scene
@@ -194,7 +195,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     def render(self) -> NDArray[np.uint8]:  # type: ignore[override]
         """The whole cell, (480, 640, 3)."""
         if self._overview is None:
-            self._overview = mujoco.Renderer(self.model, 480, 640)
+            self._overview = make_renderer(self.model, 480, 640)
         self._overview.update_scene(self.data, "overview")
         return self._overview.render()
 
@@ -218,7 +219,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         if not self._images:
             return np.zeros((size, size, 3), np.uint8)
         if self._renderer is None:
-            self._renderer = mujoco.Renderer(self.model, 2 * size, 2 * size)
+            self._renderer = make_renderer(self.model, 2 * size, 2 * size)
         self._renderer.update_scene(self.data, "wrist")
         pixels = self._renderer.render().astype(np.uint16)
         # Twice the resolution, averaged: an edge moves the picture by less than a pixel.
