@@ -1,8 +1,4 @@
-"""The command line: the only place that prints.
-
-    lotj demo                       the whole job, at a size for two CPU cores
-    lotj demo debug                 the same in a minute, to see that everything works
-"""
+"""The command line: the only place that prints."""
 
 from __future__ import annotations
 
@@ -15,12 +11,20 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lotj.presets import PRESETS, Preset, estimate
+from lotj.sim import GraphicsError
 
-console = Console()
+DESCRIPTION = """A robot that knows many connectors learns a new one on the job: it practises and rewards itself.
+
+    lotj demo          the whole job, at a size for two CPU cores
+    lotj demo debug    the same in a minute, to see that everything works"""
+
+# Where nobody watches, for example in a log, tables need no narrow screen.
+console = Console(width=None if sys.stdout.isatty() else 120)
 PresetChoice = tyro.extras.subcommand_type_from_defaults(
     PRESETS,
     descriptions={
@@ -75,8 +79,8 @@ def demo(
         result.parent.mkdir(parents=True, exist_ok=True)
         write_json(result, outcome)
     _print_outcome(outcome)
-    console.print(f"\nReport: [bold]{run_root / 'report.html'}[/]   (open it in a browser)")
-    console.print(f"Next:   lotj practice --run {run_root} --connector europlug")
+    _say(f"\nReport: {run_root / 'report.html'}   (open it in a browser)")
+    _say(f"Next:   lotj practice --run {run_root} --connector europlug")
 
 
 def connectors(
@@ -84,7 +88,9 @@ def connectors(
     family: str | None = None,
     sheet: Path | None = None,
 ) -> None:
-    """List the catalogue of connectors. Example: ``lotj connectors --family usb``
+    """List the catalogue of connectors.
+
+    Example: ``lotj connectors --family usb``
 
     Args:
         json_output: print a list of objects with name, family, variants, dimensions and sources.
@@ -104,7 +110,7 @@ def connectors(
         from lotj.sim.sheet import contact_sheet
 
         contact_sheet(chosen, sheet)
-        console.print(f"Contact sheet: {sheet}")
+        _say(f"Contact sheet: {sheet}")
         return
     table = Table("name", "title", "family", "depth", "close variants", title=f"{len(chosen)} connectors")
     for c in chosen:
@@ -119,7 +125,9 @@ def collect(
     workers: int = 2,
     preset: PresetChoice = PRESETS["desk"],  # type: ignore[valid-type]
 ) -> None:
-    """Collect trajectories of known connectors with the scripted expert. Example: ``lotj collect --run runs/mine debug``
+    """Collect trajectories of known connectors with the scripted expert.
+
+    Example: ``lotj collect --run runs/mine debug``
 
     Args:
         run: run folder; runs/<preset> by default.
@@ -131,11 +139,13 @@ def collect(
     chosen: Preset = preset
     run_root = _claim(run or Path("runs") / chosen.name, chosen)
     job.collect_stage(chosen, run_root, workers, _bar)
-    console.print(f"Next: lotj data validate {job.store_path(run_root)}   or   lotj train --run {run_root}")
+    _say(f"Next: lotj data validate {job.store_path(run_root)}   or   lotj train --run {run_root}")
 
 
 def validate(path: tyro.conf.Positional[Path], gallery: Path | None = None) -> None:
-    """Check a store: counts, label balance, every defect found. Example: ``lotj data validate runs/desk/data/trajectories.sqlite``
+    """Check a store: counts, label balance, every defect found.
+
+    Example: ``lotj data validate runs/desk/data/trajectories.sqlite``
 
     Args:
         path: the store.
@@ -146,24 +156,31 @@ def validate(path: tyro.conf.Positional[Path], gallery: Path | None = None) -> N
 
     report = check(path)
     table = Table(
-        "connector", "trajectories", "success frames", title=f"{report.trajectories} trajectories, {report.frames} frames"
+        "connector",
+        "trajectories",
+        "success frames",
+        title=f"{report.trajectories} trajectories, {report.frames} frames",
     )
     for name, count in report.connector.items():
         positive, negative = report.balance.get(name, (0, 0))
         table.add_row(name, str(count), f"{positive} of {positive + negative}")
     console.print(table)
     for defect in report.defects:
-        console.print(f"[red]{defect.kind}[/]: {defect.message} [dim]{defect.remedy}[/]")
+        console.print(
+            f"[red]{defect.kind}[/]: {escape(defect.message)} [dim]{escape(defect.remedy)}[/]", soft_wrap=True
+        )
     if gallery is not None:
         draw(path, gallery)
-        console.print(f"Gallery: {gallery}")
+        _say(f"Gallery: {gallery}")
     console.print("[green]sound[/]" if report.sound else f"[red]{len(report.defects)} defects[/]")
     if not report.sound:
         raise SystemExit(1)
 
 
 def train(run: Path, stage: Literal["all", "reward", "critic", "policy"] = "all") -> None:
-    """Train reward model, critic and policy on what a run has collected. Example: ``lotj train --run runs/desk``
+    """Train reward model, critic and policy on what a run has collected.
+
+    Example: ``lotj train --run runs/desk``
 
     Args:
         run: run folder.
@@ -175,7 +192,7 @@ def train(run: Path, stage: Literal["all", "reward", "critic", "policy"] = "all"
     known = _known(preset)
     stages = ("reward", "critic", "policy") if stage == "all" else (stage,)
     job.train_stage(preset, run, known, _bar, stages)
-    console.print(f"Next: lotj practice --run {run} --connector {preset.practise_on[0]}")
+    _say(f"Next: lotj practice --run {run} --connector {preset.practise_on[0]}")
 
 
 def practice(
@@ -187,7 +204,9 @@ def practice(
     scenario: Literal["I", "II", "mixed"] | None = None,
     seed: int | None = None,
 ) -> None:
-    """Practise a connector that offline training never saw. Example: ``lotj practice --run runs/desk --connector europlug``
+    """Practise a connector that offline training never saw.
+
+    Example: ``lotj practice --run runs/desk --connector europlug``
 
     Args:
         run: run folder with trained networks.
@@ -216,11 +235,13 @@ def practice(
     out = job.practice_stage(preset, run, known, connector, reward, _bar, config, seed)
     outcome = job.result(preset, run, [out], {}, ["lotj", *sys.argv[1:]])
     _print_outcome(outcome)
-    console.print(f"Next: lotj report --run {run}")
+    _say(f"Next: lotj report --run {run}")
 
 
 def evaluate(run: Path, connector: str, trials: int = 20, seed: int = 1, practised: Path | None = None) -> None:
-    """Evaluate the offline policy, or a practised one, by ground truth. Example: ``lotj evaluate --run runs/desk --connector rj45``
+    """Evaluate the offline policy, or a practised one, by ground truth.
+
+    Example: ``lotj evaluate --run runs/desk --connector rj45``
 
     Args:
         run: run folder with trained networks.
@@ -235,9 +256,18 @@ def evaluate(run: Path, connector: str, trials: int = 20, seed: int = 1, practis
 
     preset = _preset_of(run)
     counted = job.evaluate_stage(
-        replace(preset, evaluate=replace(preset.evaluate, trials=trials, seed=seed)), run, _known(preset), connector, practised, _bar
+        replace(preset, evaluate=replace(preset.evaluate, trials=trials, seed=seed)),
+        run,
+        _known(preset),
+        connector,
+        practised,
+        _bar,
     )
-    table = Table("scenario", "rewarded", "judged", "true", "95% interval of true", title=f"{connector}, {trials} trials each")
+    if counted["policy"]["diagnostic"]:
+        console.print("[yellow]Diagnostic: this policy practised with ground truth as the reward.[/]")
+    who = "offline policy" if practised is None else practised.name
+    title = f"{connector}, {who}, {trials} trials each"
+    table = Table("scenario", "rewarded", "judged", "true", "95% interval of true", title=title)
     for name, row in counted["summary"].items():
         low, high = row["true_interval"]
         cells = [f"{row[column]}/{row['trials']}" for column in ("rewarded", "judged", "true")]
@@ -246,7 +276,9 @@ def evaluate(run: Path, connector: str, trials: int = 20, seed: int = 1, practis
 
 
 def report(run: Path) -> None:
-    """Write one HTML page about all practices of a run. Example: ``lotj report --run runs/desk``
+    """Write one HTML page about all practices of a run.
+
+    Example: ``lotj report --run runs/desk``
 
     Args:
         run: run folder.
@@ -256,7 +288,7 @@ def report(run: Path) -> None:
     preset = _preset_of(run)
     folders = sorted(path.parent for path in (run / "practice").glob("*/*/config.json"))
     job.report_stage(preset, run, _known(preset), folders)
-    console.print(f"Report: [bold]{run / 'report.html'}[/]   (open it in a browser)")
+    _say(f"Report: {run / 'report.html'}   (open it in a browser)")
 
 
 COMMANDS: dict[str, Any] = {
@@ -278,13 +310,18 @@ def main(arguments: list[str] | None = None) -> None:
         given = ["data-validate", *given[2:]]
     commands = {name.replace(" ", "-"): function for name, function in COMMANDS.items()}
     try:
-        tyro.extras.subcommand_cli_from_dict(commands, prog="lotj", description=__doc__, args=given)
-    except (ValueError, FileNotFoundError) as error:
-        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, markup=True)
+        tyro.extras.subcommand_cli_from_dict(commands, prog="lotj", description=DESCRIPTION, args=given)
+    except (ValueError, FileNotFoundError, GraphicsError) as error:
+        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
         Console(stderr=True).print("\nInterrupted; repeat the same command to continue.")
         raise SystemExit(130) from error
+
+
+def _say(text: str) -> None:
+    """Print a line as it is: paths are neither broken nor read as markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -352,7 +389,9 @@ def _print_estimate(preset: Preset) -> None:
 
 
 def _print_outcome(outcome: dict[str, Any]) -> None:
-    table = Table("connector", "recipe", "reward", "scenario", "before", "after", "p", "judged after", title="True success")
+    table = Table(
+        "connector", "recipe", "reward", "scenario", "before", "after", "p", "judged after", title="True success"
+    )
     for row in outcome["practices"]:
         marked = f"{row['reward']} (diagnostic)" if row["diagnostic"] else row["reward"]
         for scenario, counts in row["scenarios"].items():

@@ -1,12 +1,13 @@
 """Collect trajectories with the scripted expert, over all cores (Sec. IV).
 
-A trajectory depends on its seed alone, and seeds on (config seed, connector, index): the store is the same whatever the number of
-workers, and a collection that was killed continues where it stopped.
+A trajectory depends on its seed alone, and seeds on (config seed, connector, index): the store is the same whatever the
+number of workers, and a collection that was killed continues where it stopped.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -29,7 +30,8 @@ CHUNK = 16
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """What to collect. The defaults are the paper's protocol; the shares add what a reward needs to see (docs/data.md)."""
+    """What to collect. The defaults are the paper's protocol; the shares add what a reward needs to see
+    (docs/data.md)."""
 
     connectors: tuple[str, ...] = ()
     """Names of the catalogue or TOML files."""
@@ -50,7 +52,9 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         if not self.connectors:
-            raise ValueError("CollectConfig.connectors is empty; name connectors or 'all' (`lotj connectors` lists them)")
+            raise ValueError(
+                "CollectConfig.connectors is empty; name connectors or 'all' (`lotj connectors` lists them)"
+            )
         if self.trajectories < 1:
             raise ValueError(f"CollectConfig.trajectories must be at least 1, got {self.trajectories}")
         if self.slow < 0 or self.wrong_place < 0 or self.slow + self.wrong_place > 1:
@@ -140,7 +144,9 @@ def summarise(store: TrajectoryStore) -> Collected:
 def roll_chunk(chunk: Chunk) -> list[tuple[str, int, Trajectory | None]]:
     """Roll a chunk's trajectories; None stands for a dislodged one. Runs in a worker."""
     config = chunk.config
-    env = InsertionEnv(get_connector(chunk.connector), chunk.robot, "mixed", image_size=config.image_size, ground_truth=True)
+    env = InsertionEnv(
+        get_connector(chunk.connector), chunk.robot, "mixed", image_size=config.image_size, ground_truth=True
+    )
     rolled: list[tuple[str, int, Trajectory | None]] = []
     try:
         for index in chunk.indices:
@@ -207,6 +213,8 @@ def _roll(chunks: list[Chunk], workers: int) -> Iterator[tuple[str, int, Traject
             yield from roll_chunk(chunk)
         return
     # Spawned, not forked: a graphics context does not survive a fork.
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    # Only the parent is told of Ctrl-C; it ends the workers.
+    ignore_interrupts = (signal.SIGINT, signal.SIG_IGN)
+    with multiprocessing.get_context("spawn").Pool(workers, signal.signal, ignore_interrupts) as pool:
         for rolled in pool.imap(roll_chunk, chunks):
             yield from rolled

@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +41,9 @@ class Ticker(Protocol):
 
 Bars = Callable[[str], AbstractContextManager[Ticker]]
 """Opens a progress bar with a title."""
+
+OFFLINE: Mapping[str, Any] = {"practised": None, "recipe": "offline", "reward": None, "diagnostic": False}
+"""Whose policy an evaluation is about, where nothing was practised."""
 
 
 def store_path(run_root: Path) -> Path:
@@ -101,7 +104,8 @@ def practice_stage(
     config = {"connector": connector, "robot": preset.robot, "recipe": recipe, "rule": offline.rule}
     run = Run(out, "practice", config, seed)
     name = get_connector(connector).name
-    _evaluate(preset, connector, ImagePolicy(offline.policy), offline, out / "evaluation-before.json", bars, f"{name} before")
+    untaught = ImagePolicy(offline.policy)
+    _evaluate(preset, connector, untaught, offline, out / "evaluation-before.json", bars, f"{name} before", OFFLINE)
     with TrajectoryStore(store_path(run_root)) as store, bars(f"practise {name}, {reward} reward") as tick:
         total = recipe.practice.trials
         predicted: list[bool] = []
@@ -123,7 +127,8 @@ def practice_stage(
             progress=told,
             encoding=lambda done, frames: tick(0, total, f"encoding offline frames {done}/{frames}"),
         )
-    _evaluate(preset, connector, learner, offline, out / "evaluation-after.json", bars, f"{name} after")
+    about = _about(name, recipe)
+    _evaluate(preset, connector, learner, offline, out / "evaluation-after.json", bars, f"{name} after", about)
     return out
 
 
@@ -133,14 +138,19 @@ def evaluate_stage(
     """Evaluate the offline policy, or the one that a practice in ``practised`` left. Returns the evaluation as JSON."""
     offline = load_offline(run_root, known)
     policy: Any = ImagePolicy(offline.policy)
+    who, about = "offline", OFFLINE
     if practised is not None:
+        if not (practised / "done.json").exists():
+            raise FileNotFoundError(f"{practised} is not the folder of a finished practice; `lotj practice` makes one")
         settings = _json(practised / "config.json")
         recipe = config_from(RecipeConfig, settings["config"]["recipe"])
         policy = make_learner(recipe, offline, settings["seed"])
-        state = load_state(practised / "checkpoint.safetensors")
-        policy.load_state_dict(state["learner"])
-    out = run_root / "evaluations" / f"{get_connector(connector).name}-{int(time.time())}.json"
-    _evaluate(preset, connector, policy, offline, out, bars, connector)
+        policy.load_state_dict(load_state(practised / "checkpoint.safetensors")["learner"])
+        who, about = f"{practised.parent.name}-{practised.name}", _about(practised.parent.name, recipe)
+    name = get_connector(connector).name
+    size = f"s{preset.evaluate.seed}-n{preset.evaluate.trials}"
+    out = run_root / "evaluations" / name / f"{who}-{size}.json"
+    _evaluate(preset, connector, policy, offline, out, bars, name, about)
     return dict(_json(out))
 
 
@@ -159,7 +169,9 @@ def report_stage(preset: Preset, run_root: Path, known: Known, folders: list[Pat
     return summary
 
 
-def result(preset: Preset, run_root: Path, folders: list[Path], seconds: dict[str, float], command: list[str]) -> dict[str, Any]:
+def result(
+    preset: Preset, run_root: Path, folders: list[Path], seconds: dict[str, float], command: list[str]
+) -> dict[str, Any]:
     """What ``results/demo.json`` holds: stages, seconds and counts, as the program measured them."""
     practices = []
     for folder in folders:
@@ -220,7 +232,22 @@ def _pooled(before: Evaluation, after: Evaluation) -> dict[str, Any]:
     return {"offline_true": [old, sizes[0]], "online_true": [new, sizes[1]], "p_value": p_value}
 
 
-def _evaluate(preset: Preset, connector: str, policy: Any, offline: Offline, out: Path, bars: Bars, title: str) -> None:
+def _about(connector: str, recipe: RecipeConfig) -> dict[str, Any]:
+    """Whose policy is evaluated: what it practised, by which recipe, for which reward."""
+    reward = recipe.practice.reward
+    return {"practised": connector, "recipe": recipe.recipe, "reward": reward, "diagnostic": reward == "ground-truth"}
+
+
+def _evaluate(
+    preset: Preset,
+    connector: str,
+    policy: Any,
+    offline: Offline,
+    out: Path,
+    bars: Bars,
+    title: str,
+    about: Mapping[str, Any],
+) -> None:
     if out.exists():
         return
     total = preset.evaluate.trials * len(preset.evaluate.scenarios)
@@ -231,9 +258,7 @@ def _evaluate(preset: Preset, connector: str, policy: Any, offline: Offline, out
             seen.append(trial.true)
             tick(len(seen), total, f"true success {sum(seen)}/{len(seen)}")
 
-        evaluate_policy(
-            connector, preset.robot, policy, offline, preset.evaluate, preset.image_size, out, progress=told
-        )
+        evaluate_policy(connector, preset.robot, policy, offline, preset.evaluate, preset.image_size, out, told, about)
 
 
 def _saliency(offline: Offline, images: Any) -> tuple[SaliencyPanel, ...]:

@@ -1,6 +1,7 @@
 """The offline phase: reward model, critic and policy from trajectories of known connectors (Sec. V-B).
 
-Each stage is one function ``(stage, data, out_dir, seed)`` that trains, resumes after a kill, and is reused when it is complete.
+Each stage is one function ``(stage, data, out_dir, seed)`` that trains, resumes after a kill, and is reused when it is
+complete.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lotj.algos.calibration import auroc, balanced_accuracy, expected_calibration_error, fit_logit_temperature, reliability
+from lotj.algos.calibration import (
+    auroc,
+    balanced_accuracy,
+    expected_calibration_error,
+    fit_logit_temperature,
+    reliability,
+)
 from lotj.algos.iql import CriticConfig, CriticLearner, CriticNetwork, advantage_weight
 from lotj.algos.policy import PolicyBatch, PolicyConfig, PolicyLearner, PolicyNetwork
 from lotj.algos.reward import RewardConfig, RewardLearner, RewardModel
@@ -46,8 +53,8 @@ class Known:
         both = set(self.train) & set(self.validation)
         if both or len(self.train) < 2 or not self.validation:
             raise ValueError(
-                f"Known needs at least 2 training and 1 validation connectors without overlap, got {len(self.train)} and "
-                f"{len(self.validation)}, shared: {sorted(both)}"
+                f"Known needs at least 2 training and 1 validation connectors without overlap, got {len(self.train)} "
+                f"and {len(self.validation)}, shared: {sorted(both)}"
             )
 
 
@@ -122,9 +129,7 @@ def train_reward(
             progress=lambda done, metrics: progress(done, stage.steps, metrics),
         )
         model, rule, evaluation = calibrate(learner.model(), store, known.validation, stage.false_fire_limit)
-        save_state(
-            out_dir / "model.safetensors", {**model.state_dict(), "rule": [rule.threshold, rule.frames]}
-        )
+        save_state(out_dir / "model.safetensors", {**model.state_dict(), "rule": [rule.threshold, rule.frames]})
         write_json(out_dir / "evaluation.json", evaluation)
         run.finish({key: evaluation[key] for key in ("accuracy", "auroc", "threshold", "frames", "connectors")})
     return load_reward(out_dir)
@@ -143,7 +148,8 @@ def calibrate(
     """Fit temperature and rule on validation connectors; none of it looks at a held-out one.
 
     Returns:
-        The calibrated model, the rule, and the evaluation (accuracy, AUROC, reliability, rates by distance, the rule's table).
+        The calibrated model, the rule, and the evaluation (accuracy, AUROC, reliability, rates by distance, the rule's
+        table).
     """
     ids = np.flatnonzero(np.isin(store.index.connector, list(validation)))
     if not len(ids):
@@ -217,7 +223,10 @@ def train_policy(
     seed: int,
     progress: Progress = silent,
 ) -> PolicyNetwork:
-    """Extract the policy from a finished critic by Eq. 3, with DAIB. The weights are computed once, from plain images."""
+    """Extract the policy from a finished critic by Eq. 3, with DAIB.
+
+    The weights are computed once, from plain images.
+    """
     run = Run(out_dir, "policy", _identity(stage, known, store), seed)
     if not run.is_done():
         run.start()
@@ -241,7 +250,13 @@ def train_policy(
             threads=torch.get_num_threads(),
             progress=lambda done, metrics: progress(done, stage.steps, metrics),
         )
-        run.finish({**last, "mean_weight": float(weight.mean()), "clipped": float((weight >= stage.model.weight_clip).float().mean())})
+        run.finish(
+            {
+                **last,
+                "mean_weight": float(weight.mean()),
+                "clipped": float((weight >= stage.model.weight_clip).float().mean()),
+            }
+        )
     return load_policy(out_dir)
 
 
@@ -251,7 +266,9 @@ def load_policy(out_dir: Path) -> PolicyNetwork:
     return PolicyNetwork.from_state(state["learner"]).to(default_device())
 
 
-def transition_weights(dataset: TransitionDataset, critic: CriticNetwork, config: PolicyConfig, chunk: int = 256) -> Tensor:
+def transition_weights(
+    dataset: TransitionDataset, critic: CriticNetwork, config: PolicyConfig, chunk: int = 256
+) -> Tensor:
     """Eq. 3's weight (N,) of every transition of a data set."""
     device = next(critic.parameters()).device
     weights = []
@@ -279,7 +296,9 @@ def _rebalanced(label: np.ndarray, connector: np.ndarray) -> np.ndarray:
 
 def _rates_by_distance(fired: np.ndarray, label: np.ndarray, short: np.ndarray) -> list[dict[str, float | int]]:
     """How often frames fire, split by the depth still missing (millimetres); the first row is true successes."""
-    rows: list[dict[str, float | int]] = [{"from_mm": 0.0, "to_mm": 0.0, "frames": int(label.sum()), "fired": int(fired[label].sum())}]
+    rows: list[dict[str, float | int]] = [
+        {"from_mm": 0.0, "to_mm": 0.0, "frames": int(label.sum()), "fired": int(fired[label].sum())}
+    ]
     for low, high in ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 1000.0)):
         here = ~label & (short * 1e3 > low) & (short * 1e3 <= high)
         rows.append({"from_mm": low, "to_mm": high, "frames": int(here.sum()), "fired": int(fired[here].sum())})

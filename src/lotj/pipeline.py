@@ -79,7 +79,8 @@ class RecipeConfig:
 
 
 def known_connectors(count: int, validation: int) -> Known:
-    """Choose connectors to know: families in turn and new groups first, whole groups on one side, no variant of a test connector.
+    """Choose connectors to know: families in turn and new groups first, whole groups on one side, no variant of a test
+    connector.
 
     Args:
         count: connectors in all.
@@ -158,7 +159,8 @@ def offline_features(
     cache: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureBuffer:
-    """Fit the learner's encoding on offline frames and encode them all, ``views`` times; reuse the cache where there is one.
+    """Fit the learner's encoding on offline frames and encode them all, ``views`` times; reuse the cache where there is
+    one.
 
     Args:
         learner: fitted here.
@@ -228,8 +230,12 @@ def evaluate_policy(
     image_size: int,
     out: Path | None = None,
     progress: Callable[..., None] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """Evaluate a policy or learner on one connector by ground truth, with the reward model watching; write it to ``out``."""
+    """Evaluate a policy or learner on one connector by ground truth, with the reward model watching.
+
+    It is written to ``out`` with ``about``, which says whose policy this is, under ``policy``.
+    """
     name = get_connector(connector).name
     result = evaluate(
         replace(config, connector=name),
@@ -240,7 +246,7 @@ def evaluate_policy(
     )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, result.to_json())
+        write_json(out, {"policy": dict(about or {}), **result.to_json()})
     return result
 
 

@@ -94,9 +94,7 @@ class Preset:
         )
 
 
-def _sized(
-    name: str, width: int, image_size: int, steps: tuple[int, int, int], batch: int, **fields: object
-) -> Preset:
+def _sized(name: str, width: int, image_size: int, steps: tuple[int, int, int], batch: int, **fields: object) -> Preset:
     """A preset whose three networks share a size: ``steps`` of reward, critic and policy."""
     encoder = EncoderConfig(width, image_size)
     reward, critic, policy = steps
@@ -169,7 +167,8 @@ def estimate(preset: Preset) -> Estimate:
         "collect": trajectories / speed.trajectories,
         "reward": preset.reward.steps * preset.reward.batch_size / speed.train_images,
         "critic": critic_images / speed.train_images,
-        "policy": preset.policy.steps * preset.policy.batch_size / speed.train_images + 2 * frames / speed.encode_images,
+        "policy": preset.policy.steps * preset.policy.batch_size / speed.train_images
+        + 2 * frames / speed.encode_images,
         "features": frames * views * 3 / speed.encode_images,
         "practice": 2 * practising * len(preset.practise_on),
         "evaluate": evaluating * len(preset.practise_on),

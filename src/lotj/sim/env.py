@@ -140,7 +140,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         }
         if state:
             observation["state"] = spaces.Box(-np.inf, np.inf, (6,), np.float32)
-        self.observation_space = spaces.Dict(observation)
+        self.observation_space = spaces.Dict(observation)  # type: ignore[assignment]
 
     @property
     def tip_in_socket(self) -> NDArray[np.float64]:
