@@ -21,7 +21,15 @@ from lotj.collect import collect
 from lotj.data.store import TrajectoryStore
 from lotj.evaluate import Evaluation, compare
 from lotj.offline import Known, load_critic, load_policy, load_reward, train_critic, train_policy, train_reward
-from lotj.pipeline import Offline, RecipeConfig, evaluate_policy, known_connectors, make_learner, practise
+from lotj.pipeline import (
+    Offline,
+    RecipeConfig,
+    evaluate_policy,
+    known_connectors,
+    make_learner,
+    practise,
+    refuse_known,
+)
 from lotj.practice import RewardSource
 from lotj.presets import Preset
 from lotj.report.html import Extras, write_report
@@ -97,6 +105,7 @@ def practice_stage(
     seed: int | None = None,
 ) -> Path:
     """Evaluate, practise, evaluate again. Returns the practice's folder; what is finished there is reused."""
+    refuse_known(connector, known)
     recipe, seed = recipe or preset.practice, preset.seed if seed is None else seed
     recipe = replace(recipe, practice=replace(recipe.practice, reward=reward))
     offline = load_offline(run_root, known)
