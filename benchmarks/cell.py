@@ -1,6 +1,6 @@
 """Measure the simulated cell: scripted policies on every connector, near misses, millimetres per pixel -> results/cell.json.
 
-    python benchmarks/cell.py --trials 50
+python benchmarks/cell.py --trials 50
 """
 
 from __future__ import annotations
@@ -45,7 +45,12 @@ def measure(task: tuple[str, int]) -> dict[str, Any]:
                     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
                     rng = np.random.default_rng(seed)
                     trajectory = rollout(
-                        env, _policy(policy_name, env), rng, seed=seed, options={"scenario": scenario}, source=policy_name
+                        env,
+                        _policy(policy_name, env),
+                        rng,
+                        seed=seed,
+                        options={"scenario": scenario},
+                        source=policy_name,
                     )
                     counts[policy_name][scenario] += trajectory.terminated
                     dislodged += bool(np.any(trajectory.privileged["dislodged"]))
@@ -118,7 +123,14 @@ def main() -> None:
         rows = []
         for row in pool.imap(measure, [(name, arguments.trials) for name in names]):
             rows.append(row)
-            print(row["connector"], row["successes"], row["dislodged"], row["peak_force_n"], row["near_misses"], flush=True)
+            print(
+                row["connector"],
+                row["successes"],
+                row["dislodged"],
+                row["peak_force_n"],
+                row["near_misses"],
+                flush=True,
+            )
     means = {
         policy: {s: float(np.mean([row["successes"][policy][s] / row["trials"] for row in rows])) for s in ("I", "II")}
         for policy in POLICIES

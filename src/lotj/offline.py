@@ -98,6 +98,8 @@ class PolicyStage:
     """Network, bottleneck, temperature and optimiser."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Image augmentation."""
+    sources: tuple[str, ...] = ("expert",)
+    """Which trajectories are worth imitating."""
     steps: int = 5000
     """Gradient steps."""
     batch_size: int = 64
@@ -230,7 +232,7 @@ def train_policy(
     run = Run(out_dir, "policy", _identity(stage, known, store), seed)
     if not run.is_done():
         run.start()
-        dataset = TransitionDataset(store, known.train)
+        dataset = TransitionDataset(store, known.train, sources=stage.sources)
         augment = Augment(stage.augment)
         weight = transition_weights(dataset, critic, stage.model)
         learner = PolicyLearner(stage.model, store.shape.action, len(known.train), seed)

@@ -10,7 +10,9 @@ from lotj.algos.iql import CriticConfig
 from lotj.algos.policy import PolicyConfig
 from lotj.algos.reward import RewardConfig
 from lotj.collect import CollectConfig
+from lotj.data.augment import AugmentConfig
 from lotj.evaluate import EvaluateConfig
+from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
 from lotj.offline import CriticStage, Known, PolicyStage, RewardStage
 from lotj.pipeline import FeatureConfig, RecipeConfig
@@ -18,6 +20,12 @@ from lotj.practice import PracticeConfig
 
 FRAMES_PER_TRAJECTORY = 16
 """Mean over the catalogue."""
+
+POLICY_BOTTLENECK = BottleneckConfig(adversarial_weight=0.03, kl_weight=0.001)
+"""DAIB on the policy, ten times weaker than the paper's on the reward, since a log likelihood is a larger loss than a
+classifier's. With the reward's weights, a constant rate of 3e-4 and full augmentation the action error was .328 after 5000
+steps and z_specific held less than one nat; with these weights, 1e-3 with decay and milder augmentation it was .291 after
+2500 (one seed each, changed together, judged on training and validation connectors)."""
 
 
 class Speed(NamedTuple):
@@ -53,11 +61,11 @@ class Preset:
 
     name: str = "desk"
     """Named in the run folder; a folder keeps to one."""
-    connectors: int = 44
+    connectors: int = 60
     """Connectors to know, drawn from all families; variants of the four test connectors are never among them."""
     validation: int = 5
     """Groups of them that are kept out of training."""
-    trajectories: int = 100
+    trajectories: int = 80
     """Of each connector."""
     slow: float = 0.15
     """Share of slow insertions (docs/data.md)."""
@@ -101,9 +109,16 @@ def _sized(name: str, width: int, image_size: int, steps: tuple[int, int, int], 
     return Preset(
         name=name,
         image_size=image_size,
-        reward=RewardStage(RewardConfig(encoder), steps=reward, batch_size=batch),
+        reward=RewardStage(
+            RewardConfig(encoder, learning_rate=1e-3, decay_steps=reward), steps=reward, batch_size=batch
+        ),
         critic=CriticStage(CriticConfig(encoder), steps=critic, batch_size=batch),
-        policy=PolicyStage(PolicyConfig(encoder), steps=policy, batch_size=batch),
+        policy=PolicyStage(
+            PolicyConfig(encoder, POLICY_BOTTLENECK, learning_rate=1e-3, decay_steps=policy),
+            AugmentConfig(pad=2, brightness=0.1, contrast=0.1, saturation=0.1),
+            steps=policy,
+            batch_size=batch,
+        ),
         **fields,  # type: ignore[arg-type]
     )
 
@@ -127,7 +142,7 @@ PRESETS: dict[str, Preset] = {
         ),
         evaluate=EvaluateConfig(trials=2),
     ),
-    "desk": _sized("desk", width=16, image_size=64, steps=(2500, 1500, 5000), batch=64),
+    "desk": _sized("desk", width=16, image_size=64, steps=(3000, 1500, 9000), batch=64),
     "paper": _sized(
         "paper",
         width=64,

@@ -43,6 +43,8 @@ class PolicyConfig:
     """Largest weight of a transition in Eq. 3."""
     learning_rate: float = 3e-4
     """Adam's, for all but the domain head."""
+    decay_steps: int = 0
+    """Steps over which that rate falls to 0 along a half cosine; 0 keeps it constant."""
 
     def __post_init__(self) -> None:
         if self.advantage_temperature <= 0 or self.weight_clip <= 0 or self.learning_rate <= 0:
@@ -131,7 +133,7 @@ class PolicyLearner(GradientLearner):
         with seeded(seed):
             self.network = PolicyNetwork(config, action_dim, domains)
         identity = {"config": asdict(config), "action_dim": action_dim, "domains": domains}
-        super().__init__(self.network, identity, config.learning_rate, seed, device)
+        super().__init__(self.network, identity, config.learning_rate, seed, device, config.decay_steps)
 
     def update(self, batch: PolicyBatch) -> dict[str, float]:
         """One step."""

@@ -39,6 +39,8 @@ class RewardConfig:
     """Widths of the hidden layers between z and the logit."""
     learning_rate: float = 3e-4
     """Adam's, for all but the domain head."""
+    decay_steps: int = 0
+    """Steps over which that rate falls to 0 along a half cosine; 0 keeps it constant."""
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
@@ -90,7 +92,7 @@ class RewardLearner(GradientLearner):
         with seeded(seed):
             self.network = RewardNetwork(config, domains)
         identity = {"config": asdict(config), "domains": domains}
-        super().__init__(self.network, identity, config.learning_rate, seed, device)
+        super().__init__(self.network, identity, config.learning_rate, seed, device, config.decay_steps)
 
     def update(self, batch: LabelledImages) -> dict[str, float]:
         """One step; returns loss (nats), accuracy and the bottleneck's metrics."""

@@ -111,6 +111,7 @@ class GradientLearner:
         network: what is trained.
         identity: what ``from_state`` methods need to build the network again (config, sizes); saved with the state.
         learning_rate: of Adam.
+        decay_steps: the rate follows ``cosine_decay`` over so many steps; 0 keeps it constant. Domain heads keep theirs.
         seed: of the noise in z_specific.
         device: where the network lives; the fastest there is by default.
     """
@@ -122,10 +123,12 @@ class GradientLearner:
         learning_rate: float,
         seed: int,
         device: torch.device | str | None = None,
+        decay_steps: int = 0,
     ) -> None:
         self.device = torch.device(device) if device is not None else default_device()
         self._module = network.to(self.device)
         self._identity = dict(identity)
+        self._learning_rate, self._decay_steps = learning_rate, decay_steps
         self.optimizer = adam(self._module, learning_rate)
         self.generator = torch.Generator().manual_seed(seed)
         self.step = 0
@@ -160,8 +163,17 @@ class GradientLearner:
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if self._decay_steps:
+            rate = self._learning_rate * cosine_decay(self.step, self._decay_steps)
+            self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.step()
         self.step += 1
+
+
+def cosine_decay(step: int, steps: int, warmup: int = 200) -> float:
+    """Factor of the learning rate at ``step``: a linear rise over ``warmup`` steps times a half cosine from 1 to 0."""
+    progress = min(step / steps, 1.0)
+    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def adam(network: nn.Module, learning_rate: float) -> torch.optim.Adam:

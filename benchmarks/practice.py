@@ -1,0 +1,111 @@
+"""How many times faster an update of practice is from cached features than from pixels -> results/practice_update.json.
+
+Both sides do the same update of the same recipe at the desk preset's sizes: the pixel side draws images, augments them and runs the
+frozen convolutions; the cached side draws features. One thread, timed in turn, medians.
+
+    python benchmarks/practice.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from lotj.algos.iql import CriticNetwork
+from lotj.algos.policy import PolicyNetwork
+from lotj.algos.reward import RewardModel, RewardNetwork
+from lotj.collect import collect
+from lotj.data.augment import Augment
+from lotj.data.batches import FeatureBatch
+from lotj.data.replay import TransitionDataset
+from lotj.data.store import TrajectoryStore
+from lotj.judge import SuccessRule
+from lotj.offline import Known
+from lotj.pipeline import Offline, RecipeConfig, make_learner, offline_features
+from lotj.presets import PRESETS
+
+KNOWN = Known(("usb-a", "rj45", "din-5"), ("bnc",))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--out", type=Path, default=Path("results/practice_update.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    preset = PRESETS["desk"]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trajectories.sqlite"
+        settings = preset.collect(KNOWN)
+        collect(settings.__class__(**{**vars(settings), "trajectories": 12}), path, workers=1)
+        with TrajectoryStore(path) as store:
+            offline = Offline(
+                PolicyNetwork(preset.policy.model, 3, len(KNOWN.train)).eval(),
+                CriticNetwork(preset.critic.model, 3).eval(),
+                RewardModel(RewardNetwork(preset.reward.model, len(KNOWN.train)), {}),
+                SuccessRule(),
+                KNOWN,
+            )
+            for recipe in ("iql", "ensemble"):
+                rows += [measure(recipe, batch, offline, store, arguments.repeats) for batch in (64, 128)]
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    result = {
+        "command": " ".join(["python", "benchmarks/practice.py", *sys.argv[1:]]),
+        "commit": commit,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "threads": 1,
+        "rows": rows,
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(rows, indent=1))
+
+
+def measure(recipe: str, batch: int, offline: Offline, store: TrajectoryStore, repeats: int) -> dict[str, float | str]:
+    """Median milliseconds of one update each way, timed in turn."""
+    config = RecipeConfig(recipe=recipe)  # type: ignore[arg-type]
+    learner = make_learner(config, offline, seed=0)
+    buffer = offline_features(learner, config.features, store, KNOWN)
+    dataset = TransitionDataset(store, KNOWN.train, augment=Augment(config.features.augment))
+    generator = torch.Generator().manual_seed(0)
+
+    def cached() -> None:
+        learner.update(buffer.sample(batch, generator))
+
+    def pixels() -> None:
+        drawn = dataset.sample(batch, generator)
+        online = torch.zeros(batch, dtype=torch.bool)
+        encoded = learner.encode(torch.cat([drawn.image, drawn.next_image]))
+        feature, following = encoded[:batch], encoded[batch:]
+        learner.update(
+            FeatureBatch(feature, following, drawn.action, drawn.reward, drawn.terminated, drawn.domain, online)
+        )
+
+    times: dict[str, list[float]] = {"cached": [], "pixels": []}
+    for _ in range(repeats):
+        for name, update in (("cached", cached), ("pixels", pixels)):
+            start = time.perf_counter()
+            update()
+            times[name].append((time.perf_counter() - start) * 1e3)
+    cached_ms, pixel_ms = statistics.median(times["cached"]), statistics.median(times["pixels"])
+    return {
+        "recipe": recipe,
+        "batch": batch,
+        "cached_ms": round(cached_ms, 2),
+        "pixels_ms": round(pixel_ms, 2),
+        "ratio": round(pixel_ms / cached_ms, 1),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Collection: the same data whatever the number of workers, killed or not; dislodged trials counted, not kept."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lotj import collect as collecting
+from lotj.collect import CollectConfig, collect, trajectory_seed
+from lotj.data.store import TrajectoryStore
+from lotj.pipeline import known_connectors, refuse_known
+from lotj.sim.connectors import TEST_CONNECTORS, load_catalogue, variants_of
+
+CONFIG = CollectConfig(("usb-a", "rj45"), trajectories=6, slow=0.3, wrong_place=0.3, image_size=32)
+
+
+def content(path):
+    """All that a store holds, in order."""
+    with TrajectoryStore(path) as store:
+        return [store.read(i) for i in range(len(store))]
+
+
+def assert_equal(first, second):
+    assert len(first) == len(second)
+    for a, b in zip(first, second):
+        assert (a.connector, a.robot, a.seed, a.source, a.terminated) == (
+            b.connector,
+            b.robot,
+            b.seed,
+            b.source,
+            b.terminated,
+        )
+        for name in ("image", "action", "reward"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+def test_same_store_whatever_the_workers(tmp_path, monkeypatch):
+    """A trajectory depends on its seed alone: one process and two give the same store, in the same order."""
+    monkeypatch.setattr(collecting, "CHUNK", 3)
+    one, two = tmp_path / "one.sqlite", tmp_path / "two.sqlite"
+    collect(CONFIG, one, workers=1)
+    collect(CONFIG, two, workers=2)
+    assert_equal(content(one), content(two))
+
+
+def test_a_killed_collection_continues(tmp_path, monkeypatch):
+    """Interrupted after some trajectories and repeated, it ends with the store of an uninterrupted one."""
+    whole, broken = tmp_path / "whole.sqlite", tmp_path / "broken.sqlite"
+    monkeypatch.setattr(collecting, "CHUNK", 4)
+    collect(CONFIG, whole, workers=1)
+
+    def interrupt(done, total):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect(CONFIG, broken, workers=1, progress=interrupt)
+    assert 0 < len(content(broken)) < 12
+    collect(CONFIG, broken, workers=1)
+    assert_equal(content(whole), content(broken))
+
+
+def test_another_config_is_refused(tmp_path):
+    """A store keeps to one collection; the error names what differs."""
+    collect(dataclasses.replace(CONFIG, trajectories=1), tmp_path / "s.sqlite", workers=1)
+    with pytest.raises(ValueError, match="trajectories"):
+        collect(dataclasses.replace(CONFIG, trajectories=2), tmp_path / "s.sqlite", workers=1)
+
+
+def test_dislodged_trials_are_counted_and_discarded(tmp_path, monkeypatch):
+    """A trial whose plug is dislodged is not stored, is counted, and is not tried again."""
+    real = collecting.rollout
+
+    def dislodging(*args, seed, **kwargs):
+        trajectory = real(*args, seed=seed, **kwargs)
+        if seed == trajectory_seed(0, "usb-a", 1):
+            trajectory.privileged["dislodged"][-1] = True
+        return trajectory
+
+    monkeypatch.setattr(collecting, "rollout", dislodging)
+    config = dataclasses.replace(CONFIG, connectors=("usb-a",), trajectories=3)
+    for _ in range(2):
+        collected = collect(config, tmp_path / "s.sqlite", workers=1)
+        assert collected.trajectories == 2
+        assert collected.dislodged == {"usb-a": 1}
+
+
+def test_labels_stay_true_in_all_sources(tmp_path):
+    """Reward is ground truth of the next frame for expert, slow and wrong-place trajectories alike; wrong places fail."""
+    config = dataclasses.replace(CONFIG, trajectories=12)
+    collect(config, tmp_path / "s.sqlite", workers=2)
+    sources = set()
+    for trajectory in content(tmp_path / "s.sqlite"):
+        sources.add(trajectory.source)
+        np.testing.assert_array_equal(trajectory.reward > 0, trajectory.privileged["success"][1:])
+        if trajectory.source == "wrong-place":
+            assert not trajectory.terminated
+    assert sources == {"expert", "slow", "wrong-place"}
+
+
+def test_no_test_connector_is_ever_known():
+    """The four test connectors and all their close variants are absent from every choice of known connectors."""
+    held_out = {variant for name in TEST_CONNECTORS for variant in variants_of(name)}
+    for count in (10, 44, len(load_catalogue()) - len(held_out)):
+        known = known_connectors(count, 3)
+        assert len(known.train) + len(known.validation) == count
+        assert not held_out & {*known.train, *known.validation}
+        groups = {load_catalogue()[name].group for name in known.validation}
+        assert not groups & {load_catalogue()[name].group for name in known.train}
+
+
+def test_practice_refuses_what_training_knew():
+    """A trained connector, or a close variant of one, cannot be practised as novel."""
+    known = known_connectors(44, 5)
+    with pytest.raises(ValueError, match="not novel"):
+        refuse_known(known.train[0], known)
+    refuse_known("europlug", known)
