@@ -1,4 +1,5 @@
-"""Measure the simulated cell: scripted policies on every connector, near misses, millimetres per pixel -> results/cell.json.
+"""Measure the simulated cell: scripted policies on every connector, near misses, millimetres per pixel ->
+results/cell.json.
 
 python benchmarks/cell.py --trials 50
 """
@@ -31,7 +32,8 @@ POLICIES = ("expert", "noisy-expert", *BASELINES)
 
 
 def measure(task: tuple[str, int]) -> dict[str, Any]:
-    """Success counts of every scripted policy on one connector, half of the trials on each robot, and its near misses."""
+    """Success counts of every scripted policy on one connector, half of the trials on each robot, and its near
+    misses."""
     name, trials = task
     counts: dict[str, dict[str, int]] = {policy: {"I": 0, "II": 0} for policy in POLICIES}
     dislodged, peak = 0, 0.0
@@ -40,7 +42,8 @@ def measure(task: tuple[str, int]) -> dict[str, Any]:
         for policy_name in POLICIES:
             for s, scenario in enumerate(("I", "II")):
                 for trial in range(r, trials, len(CELLS)):
-                    # Start states differ between connectors and policies: a shared set would show its flukes everywhere.
+                    # Start states differ between connectors and policies: a shared set would show its flukes
+                    # everywhere.
                     entropy = [zlib.crc32(name.encode()), zlib.crc32(policy_name.encode()), s, trial]
                     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
                     rng = np.random.default_rng(seed)

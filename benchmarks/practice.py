@@ -1,7 +1,7 @@
 """How many times faster an update of practice is from cached features than from pixels -> results/practice_update.json.
 
-Both sides do the same update of the same recipe at the desk preset's sizes: the pixel side draws images, augments them and runs the
-frozen convolutions; the cached side draws features. One thread, timed in turn, medians.
+Both sides do the same update of the same recipe at the desk preset's sizes: the pixel side draws images, augments
+them and runs the frozen convolutions; the cached side draws features. One thread, timed in turn, medians.
 
     python benchmarks/practice.py
 """

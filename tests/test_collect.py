@@ -86,7 +86,8 @@ def test_dislodged_trials_are_counted_and_discarded(tmp_path, monkeypatch):
 
 
 def test_labels_stay_true_in_all_sources(tmp_path):
-    """Reward is ground truth of the next frame for expert, slow and wrong-place trajectories alike; wrong places fail."""
+    """Reward is ground truth of the next frame for expert, slow and wrong-place trajectories alike; wrong places
+    fail."""
     config = dataclasses.replace(CONFIG, trajectories=12)
     collect(config, tmp_path / "s.sqlite", workers=2)
     sources = set()

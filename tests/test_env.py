@@ -60,7 +60,8 @@ def test_a_trial_does_not_depend_on_those_before():
 
 
 def test_reward_and_end_stay_silent_unless_asked():
-    """Ground truth reaches reward and terminated only with ground_truth=True; otherwise only truncation ends a trial."""
+    """Ground truth reaches reward and terminated only with ground_truth=True; otherwise only truncation ends a
+    trial."""
     for ground_truth in (False, True):
         env = InsertionEnv(CONNECTOR, images=False, ground_truth=ground_truth)
         trajectory = rollout(env, Expert(env, ExpertConfig(0.0)), np.random.default_rng(0), seed=0)
@@ -116,7 +117,8 @@ def test_start_is_where_it_was_drawn(env):
 
 
 def test_no_policy_leaves_the_limits():
-    """Full-scale pushes in any constant or random direction stay in the workspace, the force limit and the joints' limits."""
+    """Full-scale pushes in any constant or random direction stay in the workspace, the force limit and the joints'
+    limits."""
     config = ControllerConfig()
     low = np.array(config.workspace_low) + (0, 0, TOOL_TO_TIP)
     high = np.array(config.workspace_high) + (0, 0, TOOL_TO_TIP)
@@ -156,10 +158,16 @@ def test_expert_inserts_and_the_blind_do_not():
         env = InsertionEnv(CONNECTOR, robot, images=False, ground_truth=True)
         for seed in range(5):
             options = {"scenario": ("I", "II")[seed % 2]}
-            expert = rollout(env, Expert(env, ExpertConfig(0.0)), np.random.default_rng(seed), seed=seed, options=options)
+            expert = rollout(
+                env, Expert(env, ExpertConfig(0.0)), np.random.default_rng(seed), seed=seed, options=options
+            )
             assert expert.terminated
             blind = rollout(
-                env, BASELINES["straight-down"](), np.random.default_rng(seed), seed=seed, options={"offset": (0.015, 0, 0.01)}
+                env,
+                BASELINES["straight-down"](),
+                np.random.default_rng(seed),
+                seed=seed,
+                options={"offset": (0.015, 0, 0.01)},
             )
             assert not blind.terminated
 

@@ -93,7 +93,7 @@ def policy_learner(config: PolicyConfig = POLICY, steps: int = 0, weight: Tensor
     return learner
 
 
-def practice(config: IqlPracticeConfig = IqlPracticeConfig(), seed: int = 0) -> IqlPractice:  # noqa: B008
+def practice(config: IqlPracticeConfig = IqlPracticeConfig(), seed: int = 0) -> IqlPractice:
     policy, critic = policy_learner(steps=2).network, critic_learner(steps=2).network
     return IqlPractice(config, policy, critic, seed=seed, device="cpu")
 

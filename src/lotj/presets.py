@@ -23,9 +23,9 @@ FRAMES_PER_TRAJECTORY = 16
 
 POLICY_BOTTLENECK = BottleneckConfig(adversarial_weight=0.03, kl_weight=0.001)
 """DAIB on the policy, ten times weaker than the paper's on the reward, since a log likelihood is a larger loss than a
-classifier's. With the reward's weights, a constant rate of 3e-4 and full augmentation the action error was .328 after 5000
-steps and z_specific held less than one nat; with these weights, 1e-3 with decay and milder augmentation it was .291 after
-2500 (one seed each, changed together, judged on training and validation connectors)."""
+classifier's. With the reward's weights, a constant rate of 3e-4 and full augmentation the action error was .328 after
+5000 steps and z_specific held less than one nat; with these weights, 1e-3 with decay and milder augmentation it was
+.291 after 2500 (one seed each, changed together, judged on training and validation connectors)."""
 
 
 class Speed(NamedTuple):

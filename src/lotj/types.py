@@ -1,7 +1,8 @@
 """What flows through lotj: trajectories on disk, transitions in memory, and the protocols between rooms.
 
-Conventions, everywhere: SI units; images HWC uint8 on disk and CHW uint8 in batches; ``reward[t]`` describes ``image[t + 1]``
-(Sec. V-C labels a transition with R(s'); Eq. 1 prints r(s)); ``terminated`` is an end of the task, ``truncated`` an end of patience.
+Conventions, everywhere: SI units; images HWC uint8 on disk and CHW uint8 in batches; ``reward[t]`` describes
+``image[t + 1]`` (Sec. V-C labels a transition with R(s'); Eq. 1 prints r(s)); ``terminated`` is an end of the task,
+``truncated`` an end of patience.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Trajectory:
     source: str
     """Who acted: ``expert``, ``slow``, ``wrong-place``, ``practice`` ..."""
     privileged: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """Ground truth for analysis only, keyed without the prefix: ``success`` (T + 1,) bool, ``tip_in_socket`` (T + 1, 3) metres,
-    ``force`` (T + 1,) newton. ``tip_in_socket`` is zero at full insertion; z is the remaining depth."""
+    """Ground truth for analysis only, keyed without the prefix: ``success`` (T + 1,) bool, ``tip_in_socket`` (T + 1,
+    3) metres, ``force`` (T + 1,) newton. ``tip_in_socket`` is zero at full insertion; z is the remaining depth."""
 
     def __len__(self) -> int:
         return len(self.action)

@@ -111,7 +111,8 @@ class GradientLearner:
         network: what is trained.
         identity: what ``from_state`` methods need to build the network again (config, sizes); saved with the state.
         learning_rate: of Adam.
-        decay_steps: the rate follows ``cosine_decay`` over so many steps; 0 keeps it constant. Domain heads keep theirs.
+        decay_steps: the rate follows ``cosine_decay`` over so many steps; 0 keeps it constant. Domain heads keep
+            theirs.
         seed: of the noise in z_specific.
         device: where the network lives; the fastest there is by default.
     """

@@ -1,8 +1,9 @@
 """Cartesian command -> inverse kinematics -> joint velocities under force limits (Sec. IV).
 
-A command moves the tool by a few millimetres within one control period. The target is clipped to the workspace box, turned into joint
-angles by mink, and followed by the joints' velocity loops at 100 Hz. At every tick the wrist force is read: where it reaches the
-limit, the motion stops and backs off to the limit. A command that would press harder than the limit is cut before it starts.
+A command moves the tool by a few millimetres within one control period. The target is clipped to the workspace box,
+turned into joint angles by mink, and followed by the joints' velocity loops at 100 Hz. At every tick the wrist force
+is read: where it reaches the limit, the motion stops and backs off to the limit. A command that would press harder
+than the limit is cut before it starts.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ class Arm:
         self._speed = mink.VelocityLimit(model, dict(zip(JOINTS, JOINT_VELOCITY)))
 
     def solve(self, start: Vector, position: Vector, yaw: float, period: float, iterations: int) -> Vector:
-        """Joint angles (7,) that bring the upright tool to ``position`` (3,) m and ``yaw`` rad, ``iterations`` steps of ``period``."""
+        """Joint angles (7,) that bring the upright tool to ``position`` (3,) m and ``yaw`` rad, ``iterations`` steps
+        of ``period``."""
         self._task.set_target(mink.SE3.from_rotation_and_translation(mink.SO3.from_z_radians(yaw + np.pi), position))
         self.configuration.update(start)
         for _ in range(iterations):

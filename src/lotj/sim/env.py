@@ -29,8 +29,8 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     """Insert a held connector into its socket, from a wrist camera's picture.
 
     ### Robot
-    A simulated Rethink Sawyer holds the plug in a grasp that gives; Cartesian commands become joint velocities under force limits
-    (`lotj.sim.controller`). The tip never leaves the controller's workspace box by command.
+    A simulated Rethink Sawyer holds the plug in a grasp that gives; Cartesian commands become joint velocities under
+    force limits (`lotj.sim.controller`). The tip never leaves the controller's workspace box by command.
 
     ### Action space
     ``Box(-1, 1, (3,), float32)``, or ``(4,)`` with ``yaw=True``.
@@ -41,12 +41,13 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     | 3 | turn about the vertical (optional) | 0.05 rad |
 
     ### Observation space
-    ``Dict`` of ``image``: ``Box(0, 255, (H, W, 3), uint8)``, RGB, the crop round the tip; and with ``state=True`` ``state``:
-    ``Box(-inf, inf, (6,), float32)``: tool position relative to the workspace's centre (m), wrist force (N, base frame).
+    ``Dict`` of ``image``: ``Box(0, 255, (H, W, 3), uint8)``, RGB, the crop round the tip; and with ``state=True``
+    ``state``: ``Box(-inf, inf, (6,), float32)``: tool position relative to the workspace's centre (m), wrist force
+    (N, base frame).
 
     ### Starting state
-    The socket lies anywhere within ±30 mm and ±8 mm in height, so neither place nor depth can be read from ``state``. The tip starts 6-12 mm
-    above the socket's mouth, offset laterally:
+    The socket lies anywhere within ±30 mm and ±8 mm in height, so neither place nor depth can be read from ``state``.
+    The tip starts 6-12 mm above the socket's mouth, offset laterally:
 
     | scenario | offset |
     |---|---|
@@ -58,16 +59,18 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     The tip is within 1 mm of full depth and within 2.5 mm of the socket's axis at the end of a control period.
 
     ### Reward and episode end
-    ``reward`` is 0 and ``terminated`` False throughout, because ground truth is not the learner's to see: a caller who may see it
-    says ``ground_truth=True`` and gets 1 and an early end on success. ``truncated`` after 20 steps, or when the plug is dislodged.
+    ``reward`` is 0 and ``terminated`` False throughout, because ground truth is not the learner's to see: a caller
+    who may see it says ``ground_truth=True`` and gets 1 and an early end on success. ``truncated`` after 20 steps, or
+    when the plug is dislodged.
 
     ### Info
-    ``connector``, ``robot``, ``scenario`` (str), ``dislodged`` (bool), ``force`` (N, peak of the last period, a sensor reading); and the ground
-    truth: ``privileged/success`` (bool), ``privileged/tip_in_socket`` ((3,) m; zero at full insertion, z is the depth missing),
-    ``privileged/force`` (N).
+    ``connector``, ``robot``, ``scenario`` (str), ``dislodged`` (bool), ``force`` (N, peak of the last period, a
+    sensor reading); and the ground truth: ``privileged/success`` (bool), ``privileged/tip_in_socket`` ((3,) m; zero at
+    full insertion, z is the depth missing), ``privileged/force`` (N).
 
     ### Reset options
-    ``{"scenario": "I" | "II" | "mixed", "offset": (dx, dy, height)}``; the offset, in metres from the socket's mouth, overrides the draw.
+    ``{"scenario": "I" | "II" | "mixed", "offset": (dx, dy, height)}``; the offset, in metres from the socket's mouth,
+    overrides the draw.
 
     ### Version history
     v0: first.
@@ -135,9 +138,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self._offset = np.zeros(3)
         self._drawn_scenario: str = scenario
         self.action_space = spaces.Box(-1.0, 1.0, self.action_scale.shape, np.float32)
-        observation: dict[str, spaces.Space[Any]] = {
-            "image": spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-        }
+        observation: dict[str, spaces.Space[Any]] = {"image": spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)}
         if state:
             observation["state"] = spaces.Box(-np.inf, np.inf, (6,), np.float32)
         self.observation_space = spaces.Dict(observation)  # type: ignore[assignment]
@@ -177,9 +178,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self._step = 0
         return self._observe(), self._info(0.0, False)
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """Carry out one command (0.1 s)."""
         action = np.asarray(action, dtype=np.float64)
         if action.shape != self.action_scale.shape or not np.all(np.isfinite(action)):
@@ -240,7 +239,8 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
 
 def draw_start(scenario: Scenario, rng: np.random.Generator) -> tuple[str, NDArray[np.float64]]:
-    """Draw where a trial starts: the scenario's name and the tip's offset (3,) m from the centre of the socket's mouth."""
+    """Draw where a trial starts: the scenario's name and the tip's offset (3,) m from the centre of the socket's
+    mouth."""
     chosen = ("I", "II")[rng.integers(2)] if scenario == "mixed" else scenario
     if chosen == "I":
         lateral = rng.uniform(-0.01, 0.01, 2)

@@ -18,7 +18,8 @@ CENTRED = 0.001
 
 @dataclass(frozen=True)
 class ExpertConfig:
-    """The predefined policy of Sec. IV and two variations that a reward needs to see (slow insertions, wrong places)."""
+    """The predefined policy of Sec. IV and two variations that a reward needs to see (slow insertions, wrong
+    places)."""
 
     noise_probability: float = 0.2
     """Chance of a uniformly random action in place of the scripted one (Sec. IV: 0.2)."""
@@ -42,7 +43,9 @@ class Expert:
     def __init__(self, env: gym.Env[Any, Any], config: ExpertConfig | None = None) -> None:
         base = env.unwrapped
         if not isinstance(base, InsertionEnv):
-            raise TypeError(f"the scripted expert reads the simulator's ground truth; it cannot drive {type(base).__name__}")
+            raise TypeError(
+                f"the scripted expert reads the simulator's ground truth; it cannot drive {type(base).__name__}"
+            )
         self._env, self.config = base, config or ExpertConfig()
         self._aim: NDArray[np.float64] | None = None
 

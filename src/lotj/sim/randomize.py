@@ -91,7 +91,10 @@ class Randomizer:
     def _vary_light(self, rng: np.random.Generator) -> None:
         model = self._model
         warm = np.array([1 + 0.08 * self._cell.warmth, 1.0, 1 - 0.08 * self._cell.warmth])
-        for name, base, strength in (("key", self._cell.light_azimuth, 0.55), ("fill", self._cell.light_azimuth + 150, 0.3)):
+        for name, base, strength in (
+            ("key", self._cell.light_azimuth, 0.55),
+            ("fill", self._cell.light_azimuth + 150, 0.3),
+        ):
             light = model.light(name).id
             azimuth = np.radians(base + rng.uniform(-35, 35))
             elevation = np.radians(rng.uniform(45, 75))

@@ -1,7 +1,8 @@
 """Rethink Sawyer, seven joints, with a two-finger gripper and a grasp that gives.
 
-Kinematics, joint ranges, velocity and effort limits, masses and inertias are the published ones (Rethink Robotics `sawyer_description`
-URDF, Apache-2.0; the same figures stand in MuJoCo Menagerie's model). The look is ours: capsules and boxes, no foreign meshes.
+Kinematics, joint ranges, velocity and effort limits, masses and inertias are the published ones (Rethink Robotics
+`sawyer_description` URDF, Apache-2.0; the same figures stand in MuJoCo Menagerie's model). The look is ours: capsules
+and boxes, no foreign meshes.
 """
 
 from __future__ import annotations
@@ -38,12 +39,14 @@ HOME = np.array([0.0, -1.18, 0.0, 2.18, 0.0, 0.57, 3.3161])
 HAND_TO_TOOL = 0.0245 + 0.11
 """Metres from the last link to the fingertips, along its z axis."""
 TOOL_TO_TIP = 0.045
-"""Metres from the fingertips' centre down to the tip of the held plug: whoever loads the gripper always leaves this much."""
+"""Metres from the fingertips' centre down to the tip of the held plug: whoever loads the gripper always leaves this
+much."""
 GRASP_JOINTS = tuple(f"grasp_{axis}" for axis in ("x", "y", "z", "rx", "ry", "rz"))
 
 
 class Link(NamedTuple):
-    """One link: pose in its parent (metres, wxyz), mass (kg), centre of mass and principal inertia, and the capsule that shows it."""
+    """One link: pose in its parent (metres, wxyz), mass (kg), centre of mass and principal inertia, and the capsule
+    that shows it."""
 
     position: tuple[float, float, float]
     quaternion: tuple[float, float, float, float]
@@ -56,7 +59,13 @@ class Link(NamedTuple):
 
 LINKS = (
     Link(
-        (0, 0, 0.08), (1, 0, 0, 0), 5.3213, (0.0244, 0.0110, 0.1436), (0.0652, 0.0511, 0.0186), (0, 0, 0, 0, 0, 0.25), 0.07
+        (0, 0, 0.08),
+        (1, 0, 0, 0),
+        5.3213,
+        (0.0244, 0.0110, 0.1436),
+        (0.0652, 0.0511, 0.0186),
+        (0, 0, 0, 0, 0, 0.25),
+        0.07,
     ),
     Link(
         (0.081, 0.05, 0.237),
@@ -117,7 +126,8 @@ LINKS = (
 
 @dataclass(frozen=True)
 class GraspConfig:
-    """How firmly the fingers hold the plug: a stiff spring in six degrees of freedom that slides beyond a friction limit."""
+    """How firmly the fingers hold the plug: a stiff spring in six degrees of freedom that slides beyond a friction
+    limit."""
 
     stiffness: float = 4000.0
     """N/m along each axis."""
@@ -146,8 +156,8 @@ def add_sawyer(spec: mujoco.MjSpec, *, visible: bool = True) -> mujoco.MjsBody:
         visible: draw the links; the inverse kinematics works on an arm without geometry.
 
     Returns:
-        The ``tool`` body, whose z axis points from the fingertips back to the hand (up, when the arm reaches down), with a site
-        of the same name at its origin.
+        The ``tool`` body, whose z axis points from the fingertips back to the hand (up, when the arm reaches down),
+        with a site of the same name at its origin.
     """
     spec.compiler.degree = False
     grey, dark = (0.62, 0.12, 0.12, 1.0), (0.2, 0.2, 0.22, 1.0)
@@ -193,7 +203,8 @@ def add_sawyer(spec: mujoco.MjSpec, *, visible: bool = True) -> mujoco.MjsBody:
 
 
 def add_grasp(tool: mujoco.MjsBody, config: GraspConfig) -> mujoco.MjsBody:
-    """Add the held body: six sprung joints at the grip point. Returns the ``plug`` body, in the plug frame (origin at the tip)."""
+    """Add the held body: six sprung joints at the grip point. Returns the ``plug`` body, in the plug frame (origin at
+    the tip)."""
     # Turned back by the half turn that the tool has against the base: plug, socket and base frames are parallel.
     held = tool.add_body(name="plug", pos=(0, 0, -TOOL_TO_TIP), quat=(0, 0, 0, 1), gravcomp=1)
     axes = np.eye(3)
@@ -231,8 +242,8 @@ def add_velocity_loops(spec: mujoco.MjSpec) -> None:
 class Grasp:
     """Reads and slides the held plug: an elastic spring with a friction limit.
 
-    The spring's rest pose creeps so that the spring force never exceeds the friction limit (elastic, perfectly plastic); what has crept
-    is the slip.
+    The spring's rest pose creeps so that the spring force never exceeds the friction limit (elastic, perfectly
+    plastic); what has crept is the slip.
     """
 
     def __init__(self, model: mujoco.MjModel, config: GraspConfig) -> None:

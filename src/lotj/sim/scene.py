@@ -1,7 +1,8 @@
 """Bench, clamp, socket, camera, lights and clutter around the robot, as one MuJoCo model for one connector.
 
-The camera is a RealSense D435's colour camera (640 x 480, focal length 617 px) on a bracket at the robot's wrist, looking at the tip. What a
-policy sees is a square crop round the optical axis, rendered at twice the resolution and averaged.
+The camera is a RealSense D435's colour camera (640 x 480, focal length 617 px) on a bracket at the robot's wrist,
+looking at the tip. What a policy sees is a square crop round the optical axis, rendered at twice the resolution and
+averaged.
 """
 
 from __future__ import annotations
@@ -71,11 +72,13 @@ def look_quaternion(outward: NDArray[np.float64]) -> NDArray[np.float64]:
     return quaternion
 
 
-def build_scene(connector: Connector, camera: CameraConfig, grasp: GraspConfig, timestep: float = 0.002) -> mujoco.MjModel:
+def build_scene(
+    connector: Connector, camera: CameraConfig, grasp: GraspConfig, timestep: float = 0.002
+) -> mujoco.MjModel:
     """Compile the cell for one connector.
 
-    Named for randomisation: bodies ``socket``, ``clutter_0`` ..; geoms ``bench``, ``wall``, ``plug/..`` and ``socket/..``; camera ``wrist``
-    (the policy's) and ``overview``; lights ``key``, ``fill``.
+    Named for randomisation: bodies ``socket``, ``clutter_0`` ..; geoms ``bench``, ``wall``, ``plug/..`` and
+    ``socket/..``; camera ``wrist`` (the policy's) and ``overview``; lights ``key``, ``fill``.
     """
     spec = mujoco.MjSpec()
     spec.option.timestep = timestep
@@ -160,7 +163,8 @@ def _add_holder(plug: mujoco.MjsBody, connector: Connector) -> None:
 
 
 def _add_clamp(socket: mujoco.MjsBody, connector: Connector) -> None:
-    """Two jaws on a foot that reaches down to the bench. They stand below the mouth and collide with the plug like the socket does."""
+    """Two jaws on a foot that reaches down to the bench. They stand below the mouth and collide with the plug like
+    the socket does."""
     x, y, z = connector.socket_size
     mouth = connector.insertion_depth
     top, bottom = mouth - min(0.008, z / 2), mouth - SOCKET_HOME[2] - 0.015
