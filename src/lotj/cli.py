@@ -25,15 +25,18 @@ DESCRIPTION = """A robot that knows many connectors learns a new one on the job:
 
 # Where nobody watches, for example in a log, tables need no narrow screen.
 console = Console(width=None if sys.stdout.isatty() else 120)
-PresetChoice = tyro.extras.subcommand_type_from_defaults(
-    PRESETS,
-    descriptions={
-        "debug": "The whole chain in under a minute; learns nothing.",
-        "desk": "Two CPU cores, half an hour.",
-        "paper": "Full ResNet-18, 70,000 trajectories; wants a GPU.",
-    },
-    prefix_names=False,
-)
+PresetChoice = Annotated[  # type: ignore[valid-type]
+    tyro.extras.subcommand_type_from_defaults(
+        PRESETS,
+        descriptions={
+            "debug": "The whole chain in under a minute; learns nothing.",
+            "desk": "Two CPU cores, half an hour.",
+            "paper": "Full ResNet-18, 70,000 trajectories; wants a GPU.",
+        },
+        prefix_names=False,
+    ),
+    tyro.conf.arg(name=""),
+]
 
 
 def demo(
@@ -138,6 +141,7 @@ def collect(
 
     chosen: Preset = preset
     run_root = _claim(run or Path("runs") / chosen.name, chosen)
+    _print_estimate(chosen)
     job.collect_stage(chosen, run_root, workers, _bar)
     _say(f"Next: lotj data validate {job.store_path(run_root)}   or   lotj train --run {run_root}")
 
@@ -381,9 +385,11 @@ def _known(preset: Preset) -> Any:
 
 def _print_estimate(preset: Preset) -> None:
     expected = estimate(preset)
+    minutes = expected.total_minutes
+    time = "less than a minute" if minutes < 1 else f"about {minutes:.0f} min"
     stages = ", ".join(f"{stage} {minutes:.1f}" for stage, minutes in expected.minutes.items())
-    console.print(
-        f"[bold]{preset.name}[/]: about {expected.total_minutes:.0f} min ({stages}), "
+    _say(
+        f"{preset.name}: the whole job takes {time} ({stages}), "
         f"{expected.memory_gb:.1f} GB of memory, {expected.disk_gb:.1f} GB of disk"
     )
 

@@ -6,6 +6,7 @@ number of workers, and a collection that was killed continues where it stopped.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import signal
 import zlib
@@ -175,9 +176,11 @@ def _draw_behaviour(config: CollectConfig, rng: np.random.Generator) -> tuple[st
 def _chunks(config: CollectConfig) -> list[Chunk]:
     """All tasks, round after round over the connectors, so that a part of a collection is balanced too."""
     chunks = []
-    for number, first in enumerate(range(0, config.trajectories, CHUNK)):
+    # Small collections are split further: every robot takes part.
+    size = min(CHUNK, math.ceil(config.trajectories / len(config.robots)))
+    for number, first in enumerate(range(0, config.trajectories, size)):
         robot = config.robots[number % len(config.robots)]
-        indices = tuple(range(first, min(first + CHUNK, config.trajectories)))
+        indices = tuple(range(first, min(first + size, config.trajectories)))
         chunks += [Chunk(config, connector, robot, indices) for connector in config.connectors]
     return chunks
 

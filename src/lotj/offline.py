@@ -139,7 +139,7 @@ def train_reward(
 
 def load_reward(out_dir: Path) -> tuple[RewardModel, SuccessRule]:
     """The calibrated reward model and its rule from a stage's folder."""
-    state = load_state(_need(out_dir / "model.safetensors", "lotj train reward"))
+    state = load_state(_need(out_dir / "model.safetensors", "lotj train --stage reward"))
     threshold, frames = state["rule"]
     return RewardModel.from_state(state, default_device()), SuccessRule(threshold, frames)
 
@@ -212,7 +212,7 @@ def train_critic(
 
 def load_critic(out_dir: Path) -> CriticNetwork:
     """The trained critic from a stage's folder."""
-    state = load_state(_need(out_dir / "checkpoint.safetensors", "lotj train critic"))
+    state = load_state(_need(out_dir / "checkpoint.safetensors", "lotj train --stage critic"))
     return CriticNetwork.from_state(state["learner"]).to(default_device())
 
 
@@ -264,7 +264,7 @@ def train_policy(
 
 def load_policy(out_dir: Path) -> PolicyNetwork:
     """The trained policy from a stage's folder."""
-    state = load_state(_need(out_dir / "checkpoint.safetensors", "lotj train policy"))
+    state = load_state(_need(out_dir / "checkpoint.safetensors", "lotj train --stage policy"))
     return PolicyNetwork.from_state(state["learner"]).to(default_device())
 
 

@@ -1,0 +1,157 @@
+"""The command line: what it refuses and how, what it prints before it starts, what other programs may read."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from lotj import cli, demo
+from lotj.presets import PRESETS, estimate
+from lotj.run import to_json, write_json
+from lotj.sim.connectors import load_catalogue
+from lotj.types import Trajectory
+
+
+def refused(arguments, capsys) -> str:
+    """Run a command that must be refused with status 2; return what it says."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and "Traceback" not in message
+    return message
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder in which nothing has been done."""
+    write_json(tmp_path / "preset.json", to_json(PRESETS["debug"]))
+    return tmp_path
+
+
+def test_brackets_survive_in_messages(run, capsys):
+    """What looks like markup in a message is printed as it is."""
+    message = refused(["practice", "--run", str(run), "--connector", "plug[red]x[/]"], capsys)
+    assert "plug[red]x[/]" in message
+
+
+def test_a_misspelt_connector_is_answered_with_the_nearest(run, capsys):
+    """Did you mean."""
+    assert "nema-5-15" in refused(["practice", "--run", str(run), "--connector", "nema-515"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [
+        (["train"], "collect one"),
+        (["practice", "--connector", "europlug"], "lotj train"),
+        (["evaluate", "--connector", "europlug"], "lotj train"),
+        (["report"], "lotj train"),
+    ],
+)
+def test_a_stage_too_early_names_the_one_before(run, capsys, command, remedy):
+    """A stage that lacks its inputs is refused and says which command makes them."""
+    assert remedy in refused([command[0], "--run", str(run), *command[1:]], capsys)
+
+
+def test_not_a_run_folder(tmp_path, capsys):
+    """A folder without preset.json is no run folder."""
+    assert str(tmp_path) in refused(["train", "--run", str(tmp_path)], capsys)
+
+
+def test_a_folder_keeps_to_its_preset(run, capsys):
+    """Settings other than those a run was begun with are refused, naming the differing ones; nothing is overwritten."""
+    held = (run / "preset.json").read_text()
+    message = refused(["collect", "--run", str(run), "debug", "--trajectories", "9"], capsys)
+    assert "another trajectories" in message and str(run) in message
+    assert (run / "preset.json").read_text() == held
+
+
+def test_a_run_may_practise_further_connectors():
+    """What is practised does not change what was trained."""
+    assert replace(PRESETS["debug"], practise_on=("europlug",)) != PRESETS["debug"]
+
+
+def test_connectors_as_json(capsys):
+    """Standard output is one JSON list with every connector's name, family, variants, dimensions and sources."""
+    cli.main(["connectors", "--json"])
+    listed = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in listed] == list(load_catalogue())
+    for row in listed:
+        assert (
+            row["name"] in row["variants"]
+            and row["sources"]
+            and row["dimensions"]["insertion_depth"] > 0
+            and row["family"]
+        )
+
+
+def test_one_family(capsys):
+    """--family filters; an unknown family is refused with the known ones."""
+    cli.main(["connectors", "--json", "--family", "usb"])
+    assert {row["family"] for row in json.loads(capsys.readouterr().out)} == {"usb"}
+    assert "usb" in refused(["connectors", "--family", "usbb"], capsys)
+
+
+def test_validate_fails_on_defects(tmp_path, capsys):
+    """A store with a defect ends with status 1 and names it."""
+    import numpy as np
+
+    from lotj.data.store import TrajectoryStore
+
+    dark = Trajectory(
+        image=np.zeros((3, 8, 8, 3), np.uint8),
+        state=np.zeros((3, 0), np.float32),
+        action=np.zeros((2, 3), np.float32),
+        reward=np.zeros(2, np.float32),
+        terminated=False,
+        truncated=True,
+        connector="usb-a",
+        robot="sawyer-a",
+        seed=1,
+        source="expert",
+    )
+    with TrajectoryStore(tmp_path / "t.sqlite", mode="a") as store:
+        store.append(dark)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["data", "validate", str(tmp_path / "t.sqlite")])
+    assert ended.value.code == 1
+    assert "black-images" in capsys.readouterr().out
+
+
+def test_every_preset_says_what_it_will_take(capsys):
+    """Time, memory and disk are printed for each preset; paper has the paper's amount of data."""
+    for preset in PRESETS.values():
+        cli._print_estimate(preset)
+        line = capsys.readouterr().out
+        assert preset.name in line and "min" in line and "GB of memory" in line and "GB of disk" in line
+    paper = PRESETS["paper"]
+    assert paper.connectors * paper.trajectories == 70_000
+    assert estimate(PRESETS["debug"]).total_minutes < 1
+
+
+def test_the_estimate_comes_before_the_work(tmp_path, monkeypatch, capsys):
+    """An interrupted command has told what it would take, says how to continue, and ends with the shell's status."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "collect_stage", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["demo", "--out", str(tmp_path / "run"), "debug"])
+    assert ended.value.code == 130
+    told = capsys.readouterr()
+    assert "GB of disk" in told.out and "repeat the same command" in told.err
+
+
+def test_where_nothing_can_be_drawn_it_says_what_to_install():
+    """mujoco imported before lotj, without a screen: the error names the variable and the packages."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "DISPLAY")}
+    code = "import mujoco; from lotj.sim.env import InsertionEnv; InsertionEnv(image_size=16).reset(seed=0)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert "GraphicsError" in last and "MUJOCO_GL=egl" in last and "libegl1" in last

@@ -1,0 +1,98 @@
+"""What the documents tell people to type works: every ``lotj`` command parses, and those on ``debug`` run, in order."""
+
+import functools
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from lotj import cli
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+QUICK = ("lotj connectors", "lotj --help")
+"""Commands that need no run; others are quick where they say ``debug``."""
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(document: Path) -> list[list[str]]:
+    """The arguments of every ``lotj`` command of a document."""
+    lines = "".join(blocks(document, "sh")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("lotj")]
+
+
+def is_quick(arguments: list[str]) -> bool:
+    line = shlex.join(["lotj", *arguments])
+    return line.startswith(QUICK) or "debug" in line
+
+
+EVERY_COMMAND = [(document.name, arguments) for document in DOCUMENTS for arguments in commands(document)]
+
+
+@pytest.mark.parametrize(("document", "arguments"), EVERY_COMMAND)
+def test_every_command_parses(document, arguments, monkeypatch):
+    """Subcommand and options of every documented command exist, and their values have the right type."""
+    called = []
+
+    def stub(function):
+        return functools.wraps(function)(lambda *_, **__: called.append(function))
+
+    for name, function in cli.COMMANDS.items():
+        monkeypatch.setitem(cli.COMMANDS, name, stub(function))
+    cli.main(arguments)
+    assert len(called) == 1
+
+
+def test_every_subcommand_is_documented():
+    """The README uses each subcommand at least once."""
+    used = {" ".join(arguments[:2]) if arguments[0] == "data" else arguments[0] for _, arguments in EVERY_COMMAND}
+    assert used == set(cli.COMMANDS)
+
+
+def test_quick_commands_run(tmp_path, monkeypatch):
+    """The README's commands on the ``debug`` preset run one after the other, and its Python works on what they left."""
+    readme = DOCUMENTS[0]
+    monkeypatch.chdir(tmp_path)
+    for arguments in filter(is_quick, commands(readme)):
+        cli.main([{"2": "1"}.get(value, value) if arguments[0] == "collect" else value for value in arguments])
+    assert (tmp_path / "runs/debug/report.html").exists()
+    assert (tmp_path / "gallery.png").exists()
+    for block in blocks(readme, "python"):
+        exec(compile(block, str(readme), "exec"), {})
+    monkeypatch.chdir(tmp_path / "runs/debug/data")
+    for block in blocks(ROOT / "docs/data.md", "python"):
+        exec(compile(block, "docs/data.md", "exec"), {})
+
+
+def test_links_lead_somewhere():
+    """Every relative link and picture of a document exists, and every anchor has its heading."""
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+            path, _, anchor = target.partition("#")
+            if "://" in path:
+                continue
+            linked = (document.parent / path) if path else document
+            assert linked.exists(), f"{document.name} links to {target}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+                slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                assert anchor in slugs, f"{document.name} links to {target}"
+
+
+def test_no_registry_and_no_machine_in_any_file():
+    """No committed text names a package registry's host or an absolute path of somebody's machine."""
+    hosts = ("pypi" + ".org", "download.pytorch" + ".org", "/home" + "/", "/work" + "/")
+    for path in [
+        *DOCUMENTS,
+        ROOT / "Makefile",
+        ROOT / "pyproject.toml",
+        ROOT / ".ci/run",
+        *(ROOT / "src").rglob("*.py"),
+    ]:
+        text = path.read_text()
+        assert not [host for host in hosts if host in text], path
