@@ -2,11 +2,7 @@
 
 import os
 
-# Before torch and MuJoCo are imported: idle threads must sleep, not spin (on a busy machine spinning makes two
-# threads ten
-# times slower than one), and rendering needs no screen.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
+# Before MuJoCo is imported: rendering needs no screen.
 os.environ.setdefault("MUJOCO_GL", "egl")
 
 import gymnasium as gym

@@ -74,6 +74,7 @@ def collect_stage(preset: Preset, run_root: Path, workers: int, bars: Bars) -> K
 
 def train_stage(preset: Preset, run_root: Path, known: Known, bars: Bars, stages: tuple[str, ...]) -> None:
     """Train the named stages of ``reward``, ``critic``, ``policy``; finished ones are reused."""
+    torch.set_num_threads(preset.threads)
     with TrajectoryStore(store_path(run_root)) as store:
         if "reward" in stages:
             with bars("train reward") as tick:
@@ -108,6 +109,7 @@ def practice_stage(
     refuse_known(connector, known)
     recipe, seed = recipe or preset.practice, preset.seed if seed is None else seed
     recipe = replace(recipe, practice=replace(recipe.practice, reward=reward))
+    torch.set_num_threads(preset.threads)
     offline = load_offline(run_root, known)
     out = practice_dir(run_root, connector, recipe.recipe, reward, seed)
     config = {"connector": connector, "robot": preset.robot, "recipe": recipe, "rule": offline.rule}
@@ -145,6 +147,7 @@ def evaluate_stage(
     preset: Preset, run_root: Path, known: Known, connector: str, practised: Path | None, bars: Bars
 ) -> dict[str, Any]:
     """Evaluate the offline policy, or the one that a practice in ``practised`` left. Returns the evaluation as JSON."""
+    torch.set_num_threads(preset.threads)
     offline = load_offline(run_root, known)
     policy: Any = ImagePolicy(offline.policy)
     who, about = "offline", OFFLINE
