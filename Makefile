@@ -38,7 +38,8 @@ clean:           ## Remove the environment and caches; runs/ and results/ stay
 $(READY): pyproject.toml scripts/check_graphics.sh
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "lotj needs Python 3.11 or later, $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): some 5 GB, a few minutes"
+	@$(PYTHON) -m venv $(VENV)
 	$(RUN)python -m pip install --quiet --editable '.[dev]'
-	bash scripts/check_graphics.sh $(RUN)python
+	@bash scripts/check_graphics.sh $(RUN)python
 	@touch $@
