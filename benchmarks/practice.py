@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -46,8 +47,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trajectories.sqlite"
-        settings = preset.collect(KNOWN)
-        collect(settings.__class__(**{**vars(settings), "trajectories": 12}), path, workers=1)
+        collect(replace(preset, known=(*KNOWN.train, *KNOWN.validation), trajectories=12).collect(), path, workers=1)
         with TrajectoryStore(path) as store:
             offline = Offline(
                 PolicyNetwork(preset.policy.model, 3, len(KNOWN.train)).eval(),

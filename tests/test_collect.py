@@ -8,7 +8,9 @@ import pytest
 from lotj import collect as collecting
 from lotj.collect import CollectConfig, collect, trajectory_seed
 from lotj.data.store import TrajectoryStore
+from lotj.offline import Known
 from lotj.pipeline import known_connectors, refuse_known
+from lotj.presets import PRESETS
 from lotj.sim.connectors import TEST_CONNECTORS, load_catalogue, variants_of
 
 CONFIG = CollectConfig(("usb-a", "rj45"), trajectories=6, slow=0.3, wrong_place=0.3, image_size=32)
@@ -116,3 +118,10 @@ def test_practice_refuses_what_training_knew():
     with pytest.raises(ValueError, match="not novel"):
         refuse_known(known.train[0], known)
     refuse_known("europlug", known)
+
+
+def test_named_connectors_split_by_group():
+    """Connectors known by name: the last groups stand aside whole, the rest is trained on."""
+    preset = dataclasses.replace(PRESETS["debug"], known=("usb-a", "usb-3-a", "rj45", "bnc", "bnc-75"), validation=1)
+    assert preset.split() == Known(("usb-a", "usb-3-a", "rj45"), ("bnc", "bnc-75"))
+    assert preset.collect().connectors == preset.known

@@ -193,7 +193,7 @@ def train(run: Path, stage: Literal["all", "reward", "critic", "policy"] = "all"
     from lotj import demo as job
 
     preset = _preset_of(run)
-    known = _known(preset)
+    known = preset.split()
     stages = ("reward", "critic", "policy") if stage == "all" else (stage,)
     job.train_stage(preset, run, known, _bar, stages)
     _say(f"Next: lotj practice --run {run} --connector {preset.practise_on[0]}")
@@ -226,7 +226,7 @@ def practice(
     from lotj import demo as job
 
     preset = _preset_of(run)
-    known = _known(preset)
+    known = preset.split()
     config = preset.practice
     changes = {k: v for k, v in {"trials": trials, "scenario": scenario}.items() if v is not None}
     inner = replace(config.practice, **changes)  # type: ignore[arg-type]
@@ -262,7 +262,7 @@ def evaluate(run: Path, connector: str, trials: int = 20, seed: int = 1, practis
     counted = job.evaluate_stage(
         replace(preset, evaluate=replace(preset.evaluate, trials=trials, seed=seed)),
         run,
-        _known(preset),
+        preset.split(),
         connector,
         practised,
         _bar,
@@ -291,7 +291,7 @@ def report(run: Path) -> None:
 
     preset = _preset_of(run)
     folders = sorted(path.parent for path in (run / "practice").glob("*/*/config.json"))
-    job.report_stage(preset, run, _known(preset), folders)
+    job.report_stage(preset, run, preset.split(), folders)
     _say(f"Report: {run / 'report.html'}   (open it in a browser)")
 
 
@@ -375,12 +375,6 @@ def _preset_of(run_root: Path) -> Preset:
     if not path.exists():
         raise FileNotFoundError(f"{run_root} is not a run folder (no preset.json); make one with `lotj collect`")
     return config_from(Preset, json.loads(path.read_text(encoding="utf-8")))
-
-
-def _known(preset: Preset) -> Any:
-    from lotj.pipeline import known_connectors
-
-    return known_connectors(preset.connectors, preset.validation)
 
 
 def _print_estimate(preset: Preset) -> None:

@@ -25,7 +25,6 @@ from lotj.pipeline import (
     Offline,
     RecipeConfig,
     evaluate_policy,
-    known_connectors,
     make_learner,
     practise,
     refuse_known,
@@ -66,9 +65,9 @@ def practice_dir(run_root: Path, connector: str, recipe: str, reward: str, seed:
 
 def collect_stage(preset: Preset, run_root: Path, workers: int, bars: Bars) -> Known:
     """Collect what the preset knows."""
-    known = known_connectors(preset.connectors, preset.validation)
+    known = preset.split()
     with bars("collect") as tick:
-        collect(preset.collect(known), store_path(run_root), workers=workers, progress=tick)
+        collect(preset.collect(), store_path(run_root), workers=workers, progress=tick)
     return known
 
 

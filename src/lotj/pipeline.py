@@ -5,7 +5,7 @@ A run folder holds one offline phase and any number of practices on connectors t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -29,7 +29,7 @@ from lotj.judge import Judge, SuccessRule
 from lotj.offline import Known
 from lotj.practice import PracticeConfig, TrialRecord, practice
 from lotj.run import Run, load_state, save_state, write_json
-from lotj.sim.connectors import TEST_CONNECTORS, get_connector, load_catalogue, variants_of
+from lotj.sim.connectors import TEST_CONNECTORS, Connector, get_connector, load_catalogue, variants_of
 from lotj.sim.env import InsertionEnv
 
 Recipe = Literal["ensemble", "iql"]
@@ -111,11 +111,17 @@ def known_connectors(count: int, validation: int) -> Known:
             aside.append(queue[1])
     # A small choice has too few second members: then its last connectors stand aside.
     aside += [name for name in reversed(chosen) if name not in aside][: validation - len(aside)]
-    groups = {catalogue[name].group for name in aside}
-    return Known(
-        tuple(name for name in chosen if catalogue[name].group not in groups),
-        tuple(name for name in chosen if catalogue[name].group in groups),
-    )
+    return _split([catalogue[name] for name in chosen], {catalogue[name].group for name in aside})
+
+
+def split_by_group(connectors: Sequence[Connector], validation: int) -> Known:
+    """Split named connectors: the last ``validation`` groups among them stand aside.
+
+    Raises:
+        ValueError: fewer than two connectors are left to train on.
+    """
+    groups = list(dict.fromkeys(connector.group for connector in connectors))
+    return _split(connectors, set(groups[len(groups) - validation :]))
 
 
 def refuse_known(connector: str, known: Known) -> None:
@@ -287,6 +293,9 @@ def _chunks(total: int, size: int) -> Iterator[np.ndarray]:
         yield np.arange(start, min(start + size, total))
 
 
-def split_from(values: Mapping[str, Any]) -> Known:
-    """A ``Known`` from its JSON form."""
-    return Known(tuple(values["train"]), tuple(values["validation"]))
+def _split(connectors: Sequence[Connector], aside: set[str]) -> Known:
+    """Groups in ``aside`` are for validation, the others for training."""
+    return Known(
+        tuple(connector.name for connector in connectors if connector.group not in aside),
+        tuple(connector.name for connector in connectors if connector.group in aside),
+    )

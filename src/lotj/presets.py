@@ -15,8 +15,9 @@ from lotj.evaluate import EvaluateConfig
 from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
 from lotj.offline import CriticStage, Known, PolicyStage, RewardStage
-from lotj.pipeline import FeatureConfig, RecipeConfig
+from lotj.pipeline import FeatureConfig, RecipeConfig, known_connectors, split_by_group
 from lotj.practice import PracticeConfig
+from lotj.sim.connectors import get_connector
 
 FRAMES_PER_TRAJECTORY = 12.5
 """Mean over the catalogue."""
@@ -63,6 +64,8 @@ class Preset:
     """Named in the run folder; a folder keeps to one."""
     connectors: int = 60
     """Connectors to know, drawn from all families; variants of the four test connectors are never among them."""
+    known: tuple[str, ...] = ()
+    """Connectors to know by name or TOML file, instead of drawing ``connectors`` of them."""
     validation: int = 5
     """Groups of them that are kept out of training."""
     trajectories: int = 80
@@ -93,10 +96,17 @@ class Preset:
     seed: int = 0
     """Of everything."""
 
-    def collect(self, known: Known) -> CollectConfig:
+    def split(self) -> Known:
+        """Which connectors are trained on and which are kept for validation."""
+        if self.known:
+            return split_by_group([get_connector(name) for name in self.known], self.validation)
+        return known_connectors(self.connectors, self.validation)
+
+    def collect(self) -> CollectConfig:
         """The collection of this preset."""
+        split = self.split()
         return CollectConfig(
-            connectors=(*known.train, *known.validation),
+            connectors=self.known or (*split.train, *split.validation),
             trajectories=self.trajectories,
             slow=self.slow,
             wrong_place=self.wrong_place,
