@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "offline": {"types", "judge", "data", "algos", "nets", "run"},
     "report": {"types", "stats", "nets", "data", "evaluate", "run"},
     "pipeline": {"types", "sim", "data", "algos", "judge", "run", "evaluate", "practice", "offline"},
-    "presets": {"sim", "types", "nets", "data", "algos", "evaluate", "practice", "collect", "offline", "pipeline"},
+    "presets": {"types", "sim", "nets", "data", "algos", "evaluate", "practice", "collect", "offline", "pipeline"},
     "demo": {"types", "stats", "run", "sim", "data", "algos", "evaluate", "practice", "collect", "offline", "report"}
     | {"pipeline", "presets"},
 }

@@ -13,7 +13,6 @@ import torch
 from lotj.cli import main
 from lotj.data.store import TrajectoryStore
 from lotj.demo import store_path
-from lotj.pipeline import known_connectors
 from lotj.presets import PRESETS
 from lotj.run import load_state
 from lotj.sim.connectors import TEST_CONNECTORS, load_catalogue, variants_of
@@ -127,12 +126,12 @@ def test_the_held_out_connector_was_never_known(chain):
         assert not set(store.index.connector.tolist()) & held_out
     catalogue = load_catalogue()
     for preset in PRESETS.values():
-        known = known_connectors(preset.connectors, preset.validation)
+        known = preset.split()
         assert len(known.train) + len(known.validation) == preset.connectors
         assert not {*known.train, *known.validation} & held_out
         groups = [{catalogue[name].group for name in side} for side in (known.train, known.validation)]
         assert not groups[0] & groups[1]
-    known = known_connectors(PRESETS["debug"].connectors, PRESETS["debug"].validation)
+    known = PRESETS["debug"].split()
     for stage in ("reward", "policy"):
         assert json.loads((run / stage / "config.json").read_text())["config"]["known"]["train"] == list(known.train)
 
@@ -140,7 +139,7 @@ def test_the_held_out_connector_was_never_known(chain):
 def test_a_known_connector_is_refused(chain, capsys):
     """What offline training knew cannot be practised as novel; the message names it."""
     run, _ = chain
-    known = known_connectors(PRESETS["debug"].connectors, PRESETS["debug"].validation)
+    known = PRESETS["debug"].split()
     with pytest.raises(SystemExit):
         main(["practice", "--run", str(run), "--connector", known.train[0]])
     assert known.train[0] in capsys.readouterr().err
