@@ -115,6 +115,9 @@ def _stage(in_width: int, width: int, stride: int, norm: Callable[[int], nn.Modu
         block_in, block_stride = (in_width, stride) if index == 0 else (width, 1)
         shortcut = None
         if block_stride != 1 or block_in != width:
-            shortcut = nn.Sequential(nn.Conv2d(block_in, width, 1, stride=block_stride, bias=False), norm(width))
+            # Subsampling apart from the convolution is the same map. A strided 1 x 1 convolution of few channels makes
+            # oneDNN 3.12 write past its workspace (uxlfoundation/oneDNN issue 6035).
+            subsample = nn.AvgPool2d(1, block_stride)
+            shortcut = nn.Sequential(subsample, nn.Conv2d(block_in, width, 1, bias=False), norm(width))
         blocks.append(BasicBlock(block_in, width, stride=block_stride, downsample=shortcut, norm_layer=norm))
     return nn.Sequential(*blocks)
