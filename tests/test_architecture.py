@@ -11,6 +11,7 @@ MAY_IMPORT = {
     "types": set(),
     "stats": set(),
     "run": set(),
+    "parallel": set(),
     "sim": {"types"},
     "data": {"types"},
     "nets": {"types"},
@@ -21,16 +22,17 @@ MAY_IMPORT = {
     "evaluate": {"types", "stats", "rollout", "judge"},
     "online": {"types", "data", "algos"},
     "practice": {"types", "rollout", "judge", "data", "algos", "nets", "run", "online"},
-    "collect": {"types", "rollout", "data", "sim"},
+    "collect": {"types", "parallel", "rollout", "data", "sim"},
     "offline": {"types", "judge", "data", "algos", "nets", "run"},
     "report": {"types", "stats", "nets", "data", "evaluate", "run"},
     "pipeline": {"types", "sim", "data", "algos", "judge", "run", "evaluate", "practice", "offline"},
     "presets": {"types", "sim", "nets", "data", "algos", "evaluate", "practice", "collect", "offline", "pipeline"},
     "demo": {"types", "stats", "run", "sim", "data", "algos", "evaluate", "practice", "collect", "offline", "report"}
     | {"pipeline", "presets"},
+    "experiments": {"types", "stats", "run", "sim", "data", "nets", "algos", "tables", "offline"},
 }
-LEAVES = {"__init__", "cli"}
-"""May import anything; nothing imports them."""
+LEAVES = {"__init__", "cli", "cli_tables", "console"}
+"""May import anything; only the command line imports them."""
 NOT_IN_SIM = {"torch", "torchvision", "kornia"}
 
 

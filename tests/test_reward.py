@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from lotj.algos.calibration import (
+    SURE,
     auroc,
     balanced_accuracy,
-    choose_threshold,
+    balanced_threshold,
     expected_calibration_error,
     fit_logit_temperature,
     reliability,
 )
-from lotj.algos.reward import SURE, EnsembleReward, RewardConfig, RewardLearner, RewardModel
+from lotj.algos.reward import EnsembleReward, RewardConfig, RewardLearner, RewardModel
 from lotj.data.batches import FrameBatch
 from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
@@ -170,39 +171,21 @@ def test_temperature_recovers_the_one_that_generated_labels() -> None:
     assert fit_logit_temperature(logit, label) == pytest.approx(3.0, rel=0.05)
 
 
-def test_threshold_keeps_the_macro_rate_and_is_the_lowest() -> None:
-    """The false positive rate averaged over connectors is within the limit, and not at any lower observed score."""
-    size = 600
-    probability = (0.99 * RNG.random(size)).round(2).astype(np.float32)
-    label = RNG.random(size) < 0.3
-    connector = np.array(["a", "b", "c"])[np.r_[np.zeros(400, int), np.ones(150, int), np.full(50, 2)]]
-
-    def rate(threshold: float) -> float:
-        fires = [(probability[(connector == c) & ~label] >= threshold).mean() for c in "abc"]
-        return float(np.mean(fires))
-
-    for limit in (0.0, 0.02, 0.2, 0.5):
-        threshold = choose_threshold(probability, label, connector, limit)
-        assert rate(threshold) <= limit
-        lower = probability[probability < threshold].max()
-        assert rate(lower) > limit
-
-
-def test_threshold_is_macro_averaged() -> None:
-    """A connector with few frames weighs as much as one with many: its false positives move the threshold."""
-    probability = np.r_[np.full(1000, 0.1), np.full(4, 0.9)]
-    label = np.zeros(1004)
-    connector = np.r_[np.zeros(1000), np.ones(4)]
-    assert 0.9 < choose_threshold(probability, label, connector, 0.3) < 0.91
-    assert 0.1 < choose_threshold(probability, label, np.zeros(1004), 0.3) < 0.11
-
-
-def test_threshold_ignores_nobody_to_fire_on() -> None:
-    """Without negatives there is nothing to bound: an error; negatives that score exactly 1 cannot be cut off."""
-    with pytest.raises(ValueError, match="needs negatives"):
-        choose_threshold([0.5], [1], ["a"])
-    with pytest.raises(ValueError, match=r"score 1\.0"):
-        choose_threshold([1.0, 1.0], [0, 1], ["a", "a"])
+def test_balanced_threshold_cuts_between_the_classes_of_every_connector() -> None:
+    """Where one cut separates all connectors it is found; where none does, connectors weigh alike, whatever their
+    size."""
+    probability = np.array([0.1, 0.2, 0.7, 0.9, 0.3, 0.8])
+    label = np.array([0, 0, 1, 1, 0, 1])
+    connector = np.array(["a", "a", "a", "a", "b", "b"])
+    assert 0.3 < balanced_threshold(label, probability, connector) <= 0.7
+    # Connector b separates at .9 only; a, with a hundred times the frames, at .5: either cut is perfect for one and
+    # worth half for the other, and adding a second connector like b decides.
+    low = np.r_[np.full(200, 0.4), np.full(200, 0.6)]
+    high = np.array([0.8, 0.95])
+    truth = np.r_[np.zeros(200), np.ones(200), [0, 1], [0, 1]]
+    names = np.r_[np.full(400, "a"), ["b", "b"], ["c", "c"]]
+    assert balanced_threshold(truth, np.r_[low, high, high], names) > 0.8
+    assert balanced_threshold(truth[:402], np.r_[low, high], names[:402]) > 0.4
 
 
 def test_balanced_accuracy_by_hand() -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lotj import cli_tables
+from lotj.console import bar, console, say
 from lotj.presets import PRESETS, Preset, estimate
 from lotj.sim import GraphicsError
 
@@ -23,8 +22,6 @@ DESCRIPTION = """A robot that knows many connectors learns a new one on the job:
     lotj demo          the whole job, at a size for two CPU cores
     lotj demo debug    the same in a minute, to see that everything works"""
 
-# Where nobody watches, for example in a log, tables need no narrow screen.
-console = Console(width=None if sys.stdout.isatty() else 120)
 PresetChoice = Annotated[  # type: ignore[valid-type]
     tyro.extras.subcommand_type_from_defaults(
         PRESETS,
@@ -63,15 +60,15 @@ def demo(
     run_root = _claim(out or Path("runs") / chosen.name, chosen)
     _print_estimate(chosen)
     clock = job.Clock()
-    known = job.collect_stage(chosen, run_root, workers, _bar)
+    known = job.collect_stage(chosen, run_root, workers, bar)
     clock.lap("collect")
     for stage in ("reward", "critic", "policy"):
-        job.train_stage(chosen, run_root, known, _bar, (stage,))
+        job.train_stage(chosen, run_root, known, bar, (stage,))
         clock.lap(stage)
     folders = []
     for connector in chosen.practise_on:
         for reward in ("learned", "ground-truth")[: 2 if diagnostic else 1]:
-            folders.append(job.practice_stage(chosen, run_root, known, connector, reward, _bar))  # type: ignore[arg-type]
+            folders.append(job.practice_stage(chosen, run_root, known, connector, reward, bar))  # type: ignore[arg-type]
             clock.lap(f"practise {connector} {reward}")
     job.report_stage(chosen, run_root, known, folders)
     clock.lap("report")
@@ -82,8 +79,8 @@ def demo(
         result.parent.mkdir(parents=True, exist_ok=True)
         write_json(result, outcome)
     _print_outcome(outcome)
-    _say(f"\nReport: {run_root / 'report.html'}   (open it in a browser)")
-    _say(f"Next:   lotj practice --run {run_root} --connector europlug")
+    say(f"\nReport: {run_root / 'report.html'}   (open it in a browser)")
+    say(f"Next:   lotj practice --run {run_root} --connector europlug")
 
 
 def connectors(
@@ -113,7 +110,7 @@ def connectors(
         from lotj.sim.sheet import contact_sheet
 
         contact_sheet(chosen, sheet)
-        _say(f"Contact sheet: {sheet}")
+        say(f"Contact sheet: {sheet}")
         return
     table = Table("name", "title", "family", "depth", "close variants", title=f"{len(chosen)} connectors")
     for c in chosen:
@@ -142,8 +139,8 @@ def collect(
     chosen: Preset = preset
     run_root = _claim(run or Path("runs") / chosen.name, chosen)
     _print_estimate(chosen)
-    job.collect_stage(chosen, run_root, workers, _bar)
-    _say(f"Next: lotj data validate {job.store_path(run_root)}   or   lotj train --run {run_root}")
+    job.collect_stage(chosen, run_root, workers, bar)
+    say(f"Next: lotj data validate {job.store_path(run_root)}   or   lotj train --run {run_root}")
 
 
 def validate(path: tyro.conf.Positional[Path], gallery: Path | None = None) -> None:
@@ -175,7 +172,7 @@ def validate(path: tyro.conf.Positional[Path], gallery: Path | None = None) -> N
         )
     if gallery is not None:
         draw(path, gallery)
-        _say(f"Gallery: {gallery}")
+        say(f"Gallery: {gallery}")
     console.print("[green]sound[/]" if report.sound else f"[red]{len(report.defects)} defects[/]")
     if not report.sound:
         raise SystemExit(1)
@@ -195,8 +192,8 @@ def train(run: Path, stage: Literal["all", "reward", "critic", "policy"] = "all"
     preset = _preset_of(run)
     known = preset.split()
     stages = ("reward", "critic", "policy") if stage == "all" else (stage,)
-    job.train_stage(preset, run, known, _bar, stages)
-    _say(f"Next: lotj practice --run {run} --connector {preset.practise_on[0]}")
+    job.train_stage(preset, run, known, bar, stages)
+    say(f"Next: lotj practice --run {run} --connector {preset.practise_on[0]}")
 
 
 def practice(
@@ -236,10 +233,10 @@ def practice(
     config = replace(config, practice=inner, recipe=recipe or config.recipe)
     if reward == "ground-truth":
         console.print("[yellow]Diagnostic: practising with ground truth as the reward.[/]")
-    out = job.practice_stage(preset, run, known, connector, reward, _bar, config, seed)
+    out = job.practice_stage(preset, run, known, connector, reward, bar, config, seed)
     outcome = job.result(preset, run, [out], {}, ["lotj", *sys.argv[1:]])
     _print_outcome(outcome)
-    _say(f"Next: lotj report --run {run}")
+    say(f"Next: lotj report --run {run}")
 
 
 def evaluate(run: Path, connector: str, trials: int = 20, seed: int = 1, practised: Path | None = None) -> None:
@@ -265,7 +262,7 @@ def evaluate(run: Path, connector: str, trials: int = 20, seed: int = 1, practis
         preset.split(),
         connector,
         practised,
-        _bar,
+        bar,
     )
     if counted["policy"]["diagnostic"]:
         console.print("[yellow]Diagnostic: this policy practised with ground truth as the reward.[/]")
@@ -292,7 +289,7 @@ def report(run: Path) -> None:
     preset = _preset_of(run)
     folders = sorted(path.parent for path in (run / "practice").glob("*/*/config.json"))
     job.report_stage(preset, run, preset.split(), folders)
-    _say(f"Report: {run / 'report.html'}   (open it in a browser)")
+    say(f"Report: {run / 'report.html'}   (open it in a browser)")
 
 
 COMMANDS: dict[str, Any] = {
@@ -304,14 +301,17 @@ COMMANDS: dict[str, Any] = {
     "practice": practice,
     "evaluate": evaluate,
     "report": report,
+    "tables reward": cli_tables.reward,
+    "tables render": cli_tables.render,
 }
+"""By what is typed: one word or two."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors that a user can mend come without a traceback."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:2] == ["data", "validate"]:
-        given = ["data-validate", *given[2:]]
+    if " ".join(given[:2]) in COMMANDS:
+        given = ["-".join(given[:2]), *given[2:]]
     commands = {name.replace(" ", "-"): function for name, function in COMMANDS.items()}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="lotj", description=DESCRIPTION, args=given)
@@ -321,31 +321,6 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt as error:
         Console(stderr=True).print("\nInterrupted; repeat the same command to continue.")
         raise SystemExit(130) from error
-
-
-def _say(text: str) -> None:
-    """Print a line as it is: paths are neither broken nor read as markup."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _bar(title: str) -> Iterator[Any]:
-    columns = (
-        TextColumn("{task.description:<28}"),
-        BarColumn(bar_width=30),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=None, note="")
-
-        def tick(done: int, total: int, note: str = "") -> None:
-            progress.update(task, completed=done, total=total, note=note)
-
-        yield tick
 
 
 def _claim(run_root: Path, preset: Preset) -> Path:
@@ -382,7 +357,7 @@ def _print_estimate(preset: Preset) -> None:
     minutes = expected.total_minutes
     time = "less than a minute" if minutes < 1 else f"about {minutes:.0f} min"
     stages = ", ".join(f"{stage} {minutes:.1f}" for stage, minutes in expected.minutes.items())
-    _say(
+    say(
         f"{preset.name}: the whole job takes {time} ({stages}), "
         f"{expected.memory_gb:.1f} GB of memory, {expected.disk_gb:.1f} GB of disk"
     )

@@ -7,10 +7,8 @@ number of workers, and a collection that was killed continues where it stopped.
 from __future__ import annotations
 
 import math
-import multiprocessing
-import signal
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lotj.data.store import TrajectoryStore
+from lotj.parallel import in_processes
 from lotj.rollout import rollout
 from lotj.sim.connectors import get_connector
 from lotj.sim.env import InsertionEnv
@@ -119,15 +118,16 @@ def collect(
         chunks = [chunk for chunk in _chunks(config) if not _seeds(chunk) <= finished]
         done = total - sum(len(_seeds(chunk) - finished) for chunk in chunks)
         progress(done, total)
-        for connector, seed, trajectory in _roll(chunks, workers):
-            if (connector, seed) in finished:
-                continue
-            if trajectory is None:
-                store.count(f"dislodged/{connector}/{seed}")
-            else:
-                store.append(trajectory)
-            done += 1
-            progress(done, total)
+        for rolled in in_processes(roll_chunk, chunks, workers):
+            for connector, seed, trajectory in rolled:
+                if (connector, seed) in finished:
+                    continue
+                if trajectory is None:
+                    store.count(f"dislodged/{connector}/{seed}")
+                else:
+                    store.append(trajectory)
+                done += 1
+                progress(done, total)
         return summarise(store)
 
 
@@ -208,16 +208,3 @@ def _claim(store: TrajectoryStore, config: CollectConfig) -> None:
             f"{store.path} holds a collection with another {', '.join(differs)}; "
             "name another folder, or delete the store to collect anew"
         )
-
-
-def _roll(chunks: list[Chunk], workers: int) -> Iterator[tuple[str, int, Trajectory | None]]:
-    if workers <= 1:
-        for chunk in chunks:
-            yield from roll_chunk(chunk)
-        return
-    # Spawned, not forked: a graphics context does not survive a fork.
-    # Only the parent is told of Ctrl-C; it ends the workers.
-    ignore_interrupts = (signal.SIGINT, signal.SIG_IGN)
-    with multiprocessing.get_context("spawn").Pool(workers, signal.signal, ignore_interrupts) as pool:
-        for rolled in pool.imap(roll_chunk, chunks):
-            yield from rolled

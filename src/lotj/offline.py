@@ -18,9 +18,11 @@ from torch import Tensor
 from lotj.algos.calibration import (
     auroc,
     balanced_accuracy,
+    balanced_threshold,
     expected_calibration_error,
     fit_logit_temperature,
     reliability,
+    sigmoid,
 )
 from lotj.algos.iql import CriticConfig, CriticLearner, CriticNetwork, advantage_weight
 from lotj.algos.policy import PolicyBatch, PolicyConfig, PolicyLearner, PolicyNetwork
@@ -74,6 +76,8 @@ class RewardStage:
     """Make-up of a batch: half positive (Sec. VI-B), half of the negatives near misses."""
     false_fire_limit: float = 0.03
     """Largest share of validation trials that the rule may end wrongly."""
+    trajectories: int | None = None
+    """At most this many trajectories of each training connector; None takes all."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def train_reward(
     run = Run(out_dir, "reward", _identity(stage, known, store), seed)
     if not run.is_done():
         run.start()
-        dataset = TransitionDataset(store, known.train, augment=Augment(stage.augment))
+        dataset = TransitionDataset(store, known.train, limit=stage.trajectories, augment=Augment(stage.augment))
         learner = RewardLearner(stage.model, len(known.train), seed)
         generator = torch.Generator().manual_seed(seed)
 
@@ -164,7 +168,7 @@ def calibrate(
     flat = np.concatenate(logits)
     weight = _rebalanced(label, connector)
     model.logit_temperature = fit_logit_temperature(flat[weight], label[weight])
-    probabilities = [_sigmoid(logit / model.logit_temperature) for logit in logits]
+    probabilities = [sigmoid(logit / model.logit_temperature) for logit in logits]
     choice = choose_rule(trajectories, probabilities, false_fire_limit=false_fire_limit)
     model.threshold = choice.rule.threshold
     probability = np.concatenate(probabilities)
@@ -174,6 +178,7 @@ def calibrate(
         "connectors": sorted(by_connector),
         "frames": choice.rule.frames,
         "threshold": choice.rule.threshold,
+        "balanced_threshold": balanced_threshold(label, probability, connector),
         "logit_temperature": model.logit_temperature,
         "accuracy": float(np.mean(list(by_connector.values()))),
         "accuracy_by_connector": by_connector,
@@ -305,10 +310,6 @@ def _rates_by_distance(fired: np.ndarray, label: np.ndarray, short: np.ndarray) 
         here = ~label & (short * 1e3 > low) & (short * 1e3 <= high)
         rows.append({"from_mm": low, "to_mm": high, "frames": int(here.sum()), "fired": int(fired[here].sum())})
     return rows
-
-
-def _sigmoid(logit: np.ndarray) -> np.ndarray:
-    return torch.sigmoid(torch.from_numpy(logit)).clamp(1e-6, 1 - 1e-6).numpy()
 
 
 def _need(path: Path, command: str) -> Path:

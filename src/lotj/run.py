@@ -82,7 +82,7 @@ class Run:
         self._check_identity()
         self.out_dir.mkdir(parents=True, exist_ok=True)
         if not self._path("config.json").exists():
-            write_json(self._path("config.json"), self._identity | _provenance())
+            write_json(self._path("config.json"), self._identity | provenance())
         metrics = self._path("metrics.jsonl")
         if metrics.exists():
             whole = metrics.read_bytes()
@@ -315,7 +315,8 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any,
         yield name, old, new
 
 
-def _provenance() -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
+    """Command line, commit, versions, platform and time: what a result file needs beside its numbers."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

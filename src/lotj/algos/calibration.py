@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import expit
 from scipy.stats import rankdata
 
+SURE = 1e-6
+"""Probabilities keep this distance from 0 and 1, so that a threshold above any score still lies within 1."""
 LOG_TEMPERATURE_RANGE = (-4.0, 4.0)
 """Natural logarithm of the temperatures that ``fit_logit_temperature`` searches."""
 
@@ -47,45 +50,22 @@ def fit_logit_temperature(logit: ArrayLike, label: ArrayLike) -> float:
     return float(np.exp(found.x))
 
 
-def choose_threshold(
-    probability: ArrayLike, label: ArrayLike, connector: ArrayLike, max_false_positive_rate: float = 0.02
-) -> float:
-    """The lowest threshold whose false positive rate, averaged over connectors, does not exceed the limit.
-
-    A probability at or above the threshold is a predicted success.
+def balanced_threshold(label: ArrayLike, probability: ArrayLike, connector: ArrayLike) -> float:
+    """The threshold with the highest balanced accuracy, averaged over connectors.
 
     Args:
-        probability: (N,) in [0, 1].
         label: (N,) 0 or 1.
-        connector: (N,) names or indices; connectors without negatives do not count.
-        max_false_positive_rate: the limit.
-
-    Raises:
-        ValueError: if there are no negatives, or if too many of them score exactly 1.
+        probability: (N,) in (0, 1).
+        connector: (N,) names; those that lack a class do not count.
     """
-    probability = np.asarray(probability, np.float32)
-    negative = ~np.asarray(label).astype(bool)
-    connector = np.asarray(connector)
-    if not negative.any():
-        raise ValueError("choose_threshold needs negatives to bound the false positive rate, got none")
-    scores = probability[negative]
-    weights = np.zeros(len(scores))
-    groups = connector[negative]
-    for name in np.unique(groups):
-        weights[groups == name] = 1 / (groups == name).sum()
-    weights /= weights.sum()
-    values, place = np.unique(scores, return_inverse=True)
-    above = np.cumsum(np.bincount(place, weights)[::-1])[::-1]  # false positive rate of the threshold values[i]
-    allowed = np.append(above, 0.0) <= max_false_positive_rate + 1e-12
-    first = int(np.argmax(allowed))
-    # Just above the highest negative that may not fire, so that equal scores are cut together.
-    threshold = float(np.nextafter(values[first - 1], np.float32(2))) if first else float(probability.min())
-    if threshold > 1:
-        raise ValueError(
-            f"more than {max_false_positive_rate:.1%} of negatives score 1.0: no threshold separates them. "
-            "Calibrate the model, or train it longer"
-        )
-    return max(threshold, float(np.finfo(np.float32).tiny))
+    candidates = np.unique(np.quantile(np.asarray(probability, np.float64), np.linspace(0.0, 1.0, 401)))
+    scores = [
+        np.mean(list(balanced_accuracy(label, np.asarray(probability) >= candidate, connector).values()))
+        for candidate in candidates
+    ]
+    best = np.flatnonzero(np.isclose(scores, np.max(scores)))
+    # The middle of a plateau is the most stable choice on it.
+    return float(candidates[best[len(best) // 2]])
 
 
 def balanced_accuracy(label: ArrayLike, predicted: ArrayLike, connector: ArrayLike) -> dict[str, float]:
@@ -99,6 +79,11 @@ def balanced_accuracy(label: ArrayLike, predicted: ArrayLike, connector: ArrayLi
         if positive.any() and negative.any():
             result[str(name)] = float((predicted[positive].mean() + (~predicted[negative]).mean()) / 2)
     return result
+
+
+def sigmoid(logit: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Probabilities in [``SURE``, 1 - ``SURE``] of logits, float64."""
+    return np.clip(expit(np.asarray(logit, np.float64)), SURE, 1 - SURE)
 
 
 def auroc(label: ArrayLike, score: ArrayLike) -> float:

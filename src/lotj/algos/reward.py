@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lotj.algos.calibration import sigmoid
 from lotj.algos.training import GradientLearner, config_from, seeded
 from lotj.nets.bottleneck import Bottleneck, BottleneckConfig, BottleneckOutput
 from lotj.nets.encoder import Encoder, EncoderConfig
@@ -23,8 +24,6 @@ from lotj.types import RewardModel as AnyRewardModel
 
 CHUNK = 256
 """Images encoded at once by ``RewardModel``."""
-SURE = 1e-6
-"""Probabilities keep this distance from 0 and 1, so that a threshold above any score still lies within 1."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class RewardModel:
         network: the classifier.
         identity: ``config`` and ``domains`` it was built from.
         logit_temperature: logits are divided by it (``calibration.fit_logit_temperature``).
-        threshold: probability from which an image counts as a success (``calibration.choose_threshold``).
+        threshold: probability from which an image counts as a success (chosen on validation connectors).
 
     Raises:
         ValueError: if temperature or threshold are out of range.
@@ -156,9 +155,8 @@ class RewardModel:
         return np.concatenate(logits) if logits else np.zeros(0, np.float32)
 
     def probability(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probability of success (B,) of camera images (B, H, W, 3) uint8, within [SURE, 1 - SURE]."""
-        scaled = torch.from_numpy(self.logit(image)) / self.logit_temperature
-        return torch.sigmoid(scaled).clamp(SURE, 1 - SURE).numpy()
+        """Probability of success (B,) of camera images (B, H, W, 3) uint8, never 0 or 1."""
+        return sigmoid(self.logit(image) / self.logit_temperature).astype(np.float32)
 
     def state_dict(self) -> dict[str, Any]:
         """All that ``from_state`` needs: tensors and JSON scalars, for ``lotj.run.save_state``."""

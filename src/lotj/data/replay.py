@@ -40,6 +40,7 @@ class TransitionDataset:
         exclude: Connectors to leave out although they have a domain (for validation).
         held_out: Connectors to take in without a class, domain -1 (for practice).
         sources: Only trajectories of these sources; None takes all.
+        limit: At most this many trajectories of each connector, the first stored; None takes all.
         preload: Keep the images in memory; ``"auto"`` if they fit in `PRELOAD_BYTES`.
         augment: Applied to ``image`` and ``next_image`` (each draws for itself) and to frames.
 
@@ -55,6 +56,7 @@ class TransitionDataset:
         exclude: Sequence[str] = (),
         held_out: Sequence[str] = (),
         sources: Sequence[str] | None = None,
+        limit: int | None = None,
         preload: bool | Literal["auto"] = "auto",
         augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     ) -> None:
@@ -68,6 +70,9 @@ class TransitionDataset:
         wanted = np.array([name in domain_of for name in index.connector], bool)
         if sources is not None:
             wanted &= np.isin(index.source, list(sources))
+        if limit is not None:
+            for name in domain_of:
+                wanted[np.flatnonzero(wanted & (index.connector == name))[limit:]] = False
         self.store, self.connectors, self.augment = store, tuple(connectors), augment
         self.trajectories: NDArray[np.int64] = np.flatnonzero(wanted)
         """(N,) ids in the store of the trajectories taken in."""

@@ -1,0 +1,55 @@
+"""Tables in the documentation, made from result files: nobody types a number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from lotj.experiments.reward_table import read_results, table_iv, tests_table
+
+MARK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def stale_tables(results: Path, docs: Path, write: bool) -> list[str]:
+    """Tables whose text is not what the results say, as ``file: name``; with ``write`` they are written anew.
+
+    Raises:
+        ValueError: a page asks for a table that does not exist.
+    """
+    stale: list[str] = []
+    for page in sorted(docs.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+
+        def fresh(match: re.Match[str], page: Path = page) -> str:
+            name = match["name"]
+            if name not in TABLES:
+                raise ValueError(f"{page}: no table {name!r}; there are {', '.join(sorted(TABLES))}")
+            wanted = match[1] + TABLES[name](results) + match[3]
+            if wanted != match[0]:
+                stale.append(f"{page.name}: {name}")
+            return wanted
+
+        new = MARK.sub(fresh, text)
+        if write and new != text:
+            page.write_text(new, encoding="utf-8")
+    return stale
+
+
+def _table_iv(results: Path) -> str:
+    return table_iv(read_results(results / "reward" / "table-iv"))
+
+
+def _table_iv_all(results: Path) -> str:
+    return table_iv(read_results(results / "reward" / "table-iv"), "all")
+
+
+def _table_iv_tests(results: Path) -> str:
+    return tests_table(read_results(results / "reward" / "table-iv"), "daib", "accuracy_half")
+
+
+TABLES: Mapping[str, Callable[[Path], str]] = {
+    "table-iv": _table_iv,
+    "table-iv-all-frames": _table_iv_all,
+    "table-iv-tests": _table_iv_tests,
+}

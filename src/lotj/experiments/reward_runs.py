@@ -1,0 +1,247 @@
+"""Reward classification on connectors that training never saw (Table IV, Sec. VI-B): draws, runs, scores.
+
+A *case* is one network: a method, a draw of connectors, a seed. It is trained on its training connectors, calibrated on
+its validation connectors and scored on its held-out ones; close variants are on one side of every draw, and the four
+test connectors and their variants are in none unless a case names them. Each case leaves one result file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lotj.algos.calibration import auroc, sigmoid
+from lotj.algos.reward import RewardModel
+from lotj.data.store import TrajectoryStore
+from lotj.nets.bottleneck import METHODS, BottleneckConfig
+from lotj.offline import Known, RewardStage, train_reward
+from lotj.run import provenance, to_json, write_json
+from lotj.sim.connectors import TEST_CONNECTORS, get_connector, load_catalogue, variants_of
+
+DISTANCE_MM = (0.0, 1.0, 2.0, 4.0, 1000.0)
+"""Edges of the intervals of missing depth that false positives are counted in; the last is open."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which connectors a case trains on, calibrates on and is scored on; no group is on two sides."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RewardCase:
+    """One network of an experiment."""
+
+    name: str
+    """Of its folder and its result file."""
+    method: str
+    """One of ``lotj.nets.bottleneck.METHODS``."""
+    seed: int
+    """Of weights and batches; the draw has its own."""
+    draw: Draw
+    """Connectors."""
+    stage: RewardStage
+    """Everything else about training."""
+    trajectories: int | None = None
+    """At most this many of each training connector; None takes all that were collected."""
+
+
+@dataclass(frozen=True)
+class RewardTableConfig:
+    """Table IV's protocol: several draws, every method on each."""
+
+    methods: tuple[str, ...] = tuple(METHODS)
+    """What is compared; all have the same budget and the same settings but for the bottleneck's."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """One draw of connectors and one training seed each."""
+    train: int = 25
+    """Training connectors (Sec. VI-B)."""
+    validation: int = 5
+    """Connectors for temperature and threshold; neither trained on nor scored."""
+    held_out: int = 20
+    """Connectors scored; the paper had 5."""
+    stage: RewardStage = field(default_factory=RewardStage)
+    """Network, augmentation, steps and sampling, the same for every method."""
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.methods) - set(METHODS)):
+            raise ValueError(f"RewardTableConfig.methods: unknown {unknown}; expected some of {', '.join(METHODS)}")
+        for name in ("train", "validation", "held_out"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"RewardTableConfig.{name} must be at least 1, got {getattr(self, name)}")
+
+    def cases(self) -> list[RewardCase]:
+        """Every method on every draw; draw by draw, so that a part of the table compares methods already."""
+        return [
+            RewardCase(
+                f"{method}-s{seed}",
+                method,
+                seed,
+                draw_connectors(seed, self.train, self.validation, self.held_out),
+                with_method(self.stage, method),
+            )
+            for seed in self.seeds
+            for method in self.methods
+        ]
+
+
+def with_method(stage: RewardStage, method: str) -> RewardStage:
+    """The stage with the bottleneck of one of Table IV's methods, sized and weighted like the stage's own."""
+    base = stage.model.bottleneck
+    changes: dict[str, Any] = {"adversarial_warmup": base.adversarial_warmup, "domain_hidden": base.domain_hidden}
+    bottleneck = BottleneckConfig.of(method, base.dim, **changes)
+    if bottleneck.adversarial_weight:
+        bottleneck = replace(bottleneck, adversarial_weight=base.adversarial_weight)
+    if bottleneck.kl_weight:
+        bottleneck = replace(bottleneck, kl_weight=base.kl_weight)
+    return replace(stage, model=replace(stage.model, bottleneck=bottleneck))
+
+
+def drawable_connectors() -> list[str]:
+    """Names of the catalogue but for the test connectors and their close variants."""
+    barred = {variant for name in TEST_CONNECTORS for variant in variants_of(name)}
+    return [name for name in load_catalogue() if name not in barred]
+
+
+def draw_connectors(seed: int, train: int, validation: int, held_out: int, names: Sequence[str] | None = None) -> Draw:
+    """Draw the sides at random, whole groups at a time.
+
+    A group that straddles the end of a side leaves it: its surplus variants are on no side.
+
+    Args:
+        seed: of the draw.
+        train: training connectors.
+        validation: validation connectors.
+        held_out: connectors to be scored, drawn first: the same ones whatever ``train`` is.
+        names: what to draw from; ``drawable_connectors()`` by default.
+
+    Raises:
+        ValueError: there are too few connectors.
+    """
+    connectors = [get_connector(name) for name in (names if names is not None else drawable_connectors())]
+    groups: dict[str, list[str]] = {}
+    for connector in connectors:
+        groups.setdefault(connector.group, []).append(connector.name)
+    order = np.random.default_rng([seed, 4]).permutation(sorted(groups))
+    sides: list[tuple[str, ...]] = []
+    place = 0
+    for size in (held_out, validation, train):
+        side: list[str] = []
+        while len(side) < size and place < len(order):
+            side += groups[str(order[place])][: size - len(side)]
+            place += 1
+        if len(side) < size:
+            raise ValueError(
+                f"{held_out} + {validation} + {train} connectors were asked for, {len(connectors)} in "
+                f"{len(groups)} groups are there to draw from; ask for fewer, or generate more"
+            )
+        sides.append(tuple(side))
+    return Draw(train=sides[2], validation=sides[1], held_out=sides[0])
+
+
+def run_case(
+    case: RewardCase,
+    store_path: Path,
+    runs: Path,
+    results: Path,
+    progress: Callable[[int, int, Mapping[str, float]], None] = lambda done, total, metrics: None,
+) -> dict[str, Any]:
+    """Train, calibrate and score one case, or read its result where it is done. Resumes after a kill.
+
+    Args:
+        case: what to run.
+        store_path: the trajectories of all its connectors.
+        runs: folder of the training runs.
+        results: folder of the result files; ``<name>.json`` is written when the case is done.
+        progress: called with (steps done, steps in all, metrics).
+    """
+    with TrajectoryStore(store_path) as store:
+        known = Known(case.draw.train, case.draw.validation)
+        stage = replace(case.stage, trajectories=case.trajectories)
+        model, rule = train_reward(stage, store, known, runs / case.name, case.seed, progress)
+        validated = json.loads((runs / case.name / "evaluation.json").read_text(encoding="utf-8"))
+        cuts = {"half": 0.5, "balanced": validated["balanced_threshold"], "operating": rule.threshold}
+        outcome = {
+            "case": to_json(case),
+            **provenance(),
+            "collect": store.metadata.get("collect"),
+            "cuts": cuts,
+            "frames": rule.frames,
+            "validation": {key: validated[key] for key in ("accuracy", "accuracy_at_threshold", "auroc")},
+            "connectors": [score(model, store, name, cuts) for name in case.draw.held_out],
+        }
+    results.mkdir(parents=True, exist_ok=True)
+    write_json(results / f"{case.name}.json", outcome)
+    return outcome
+
+
+def score(model: RewardModel, store: TrajectoryStore, connector: str, cuts: Mapping[str, float]) -> dict[str, Any]:
+    """Raw counts of one held-out connector, for all its frames and for those of the paper's scripted policy alone.
+
+    Returns:
+        ``name``, ``family``, and under ``all`` and ``expert`` the counts of ``count_frames``.
+    """
+    ids = np.flatnonzero(store.index.connector == connector)
+    if not len(ids):
+        raise ValueError(f"{store.path} holds no trajectory of {connector!r}; collect it first")
+    trajectories = [store.read(int(i)) for i in ids]
+    logit = np.concatenate([model.logit(trajectory.image) for trajectory in trajectories])
+    label = np.concatenate([t.privileged["success"] for t in trajectories]).astype(bool)
+    tip = np.concatenate([t.privileged["tip_in_socket"] for t in trajectories])
+    expert = np.concatenate([np.full(len(t.image), t.source == "expert") for t in trajectories])
+    probability = sigmoid(logit / model.logit_temperature)
+    return {
+        "name": connector,
+        "family": get_connector(connector).family,
+        "all": count_frames(probability, label, tip, cuts),
+        "expert": count_frames(probability[expert], label[expert], tip[expert], cuts),
+    }
+
+
+def count_frames(
+    probability: NDArray[np.floating[Any]],
+    label: NDArray[np.bool_],
+    tip: NDArray[np.floating[Any]],
+    cuts: Mapping[str, float],
+) -> dict[str, Any]:
+    """Counts that every figure of the table derives from.
+
+    Args:
+        probability: (N,) calibrated.
+        label: (N,) true success.
+        tip: (N, 3) m, tip in the socket's frame: z is the depth missing.
+        cuts: thresholds by name.
+
+    Returns:
+        ``positives``, ``negatives``, ``auroc``; under each cut's name ``true_positives``, ``false_positives`` and
+        ``by_distance``: false positives and negatives in each interval of ``DISTANCE_MM``.
+    """
+    short = tip[:, 2] * 1e3
+    counts: dict[str, Any] = {
+        "positives": int(label.sum()),
+        "negatives": int((~label).sum()),
+        "auroc": auroc(label, probability),
+    }
+    for name, threshold in cuts.items():
+        fired = probability >= threshold
+        by_distance = []
+        for low, high in pairwise(DISTANCE_MM):
+            # Below 0 mm the tip is deeper than nominal; a failure there is beside the axis.
+            here = ~label & (short <= high) & ((short > low) | (low == 0.0))
+            by_distance.append({"false_positives": int((fired & here).sum()), "negatives": int(here.sum())})
+        counts[name] = {
+            "true_positives": int((fired & label).sum()),
+            "false_positives": int((fired & ~label).sum()),
+            "by_distance": by_distance,
+        }
+    return counts
