@@ -20,7 +20,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from lotj.rollout import rollout
+from lotj.rollout import policy_rng, rollout
 from lotj.sim.baselines import BASELINES
 from lotj.sim.connectors import get_connector, load_catalogue
 from lotj.sim.env import InsertionEnv
@@ -46,7 +46,7 @@ def measure(task: tuple[str, int]) -> dict[str, Any]:
                     # everywhere.
                     entropy = [zlib.crc32(name.encode()), zlib.crc32(policy_name.encode()), s, trial]
                     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-                    rng = np.random.default_rng(seed)
+                    rng = policy_rng(seed)
                     trajectory = rollout(
                         env,
                         _policy(policy_name, env),
@@ -69,16 +69,18 @@ def measure(task: tuple[str, int]) -> dict[str, Any]:
     }
 
 
-def near_misses(name: str) -> dict[str, bool]:
-    """Whether states that are nearly right count as success: they must not. Poses are set, not driven to."""
+def near_misses(name: str) -> dict[str, bool | None]:
+    """Whether states that are nearly right count as success: they must not.
+
+    The first poses are set; ``one_pin_off`` is driven: straight down from above the neighbour's hole, on connectors
+    that repeat a part (None on others).
+    """
     env = InsertionEnv(name, images=False)
     env.reset(seed=0)
-    connector = get_connector(name)
-    verdict = {}
+    verdict: dict[str, bool | None] = {}
     for label, shift in {
         "inserted": (0.0, 0.0, 0.0),
         "short_1.5mm": (0.0, 0.0, 0.0015),
-        "beside": (max(connector.socket_size[0], connector.socket_size[1]), 0.0, 0.0),
         "lateral_3mm": (0.003, 0.0, 0.0),
     }.items():
         rotation = env.data.xmat[env.model.body("socket").id].reshape(3, 3)
@@ -89,7 +91,27 @@ def near_misses(name: str) -> dict[str, bool]:
             env.data.qpos[7:10] += error
             mujoco.mj_forward(env.model, env.data)
         verdict[label] = env.success
+    steps = [
+        np.array([pitch, 0.0]) if axis == 0 else np.array([0.0, pitch])
+        for part in get_connector(name).parts
+        if part.has_cavity
+        for axis, (count, pitch) in enumerate(zip(part.repeat, part.pitch))
+        if count > 1
+    ]
+    verdict["one_pin_off"] = (
+        None if not steps else any(_succeeds_from(env, sign * step) for step in steps for sign in (-1, 1))
+    )
     return verdict
+
+
+def _succeeds_from(env: InsertionEnv, lateral: np.ndarray) -> bool:
+    """Straight down from this far beside the socket's centre (2,) m, for a whole trial."""
+    _, info = env.reset(seed=1, options={"offset": (*lateral, 0.003)})
+    succeeded, truncated = False, False
+    while not truncated:
+        *_, truncated, info = env.step(np.array([0.0, 0.0, -1.0]))
+        succeeded |= bool(info["privileged/success"])
+    return succeeded
 
 
 def optics() -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from lotj.data.store import TrajectoryStore
 from lotj.parallel import in_processes
-from lotj.rollout import rollout
+from lotj.rollout import policy_rng, rollout
 from lotj.sim.connectors import get_connector
 from lotj.sim.env import InsertionEnv
 from lotj.sim.expert import Expert, ExpertConfig
@@ -152,7 +152,7 @@ def roll_chunk(chunk: Chunk) -> list[tuple[str, int, Trajectory | None]]:
     try:
         for index in chunk.indices:
             seed = trajectory_seed(config.seed, env.connector.name, index)
-            rng = np.random.default_rng(seed)
+            rng = policy_rng(seed)
             source, expert, options = _draw_behaviour(config, rng)
             trajectory = rollout(env, Expert(env, expert), rng, seed=seed, options=options, source=source)
             dislodged = bool(np.any(trajectory.privileged["dislodged"]))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotj.judge import Judgement
-from lotj.rollout import rollout
+from lotj.rollout import policy_rng, rollout
 from lotj.stats import Interval, barnard, clopper_pearson
 from lotj.types import Policy, Trajectory, Trials
 
@@ -194,7 +194,7 @@ def evaluate(
         try:
             for index in range(config.trials):
                 seed = trial_seed(config, scenario, index)
-                rng = np.random.default_rng(seed)
+                rng = policy_rng(seed)
                 trajectory = rollout(env, policy, rng, explore=False, seed=seed, source="evaluation")
                 result = _result(trajectory, judge, scenario, index)
                 results.append(result)

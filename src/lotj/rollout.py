@@ -108,6 +108,12 @@ def rollout(
     )
 
 
+def policy_rng(seed: int) -> np.random.Generator:
+    """The policy's randomness for a trial of this seed. The environment draws its trial from the seed itself; with one
+    stream for both, a policy's noise would tell where the socket is."""
+    return np.random.default_rng([seed, 1])
+
+
 def _visible(observation: Mapping[str, Any]) -> Observation:
     """What policy and judge may see: image and state. Images are copied, since an environment may reuse its buffer."""
     return {key: np.array(observation[key]) for key in ("image", "state") if key in observation}

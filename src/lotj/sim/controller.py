@@ -1,9 +1,9 @@
 """Cartesian command -> inverse kinematics -> joint velocities under force limits (Sec. IV).
 
 A command moves the tool by a few millimetres within one control period. The target is clipped to the workspace box,
-turned into joint angles by mink, and followed by the joints' velocity loops at 100 Hz. At every tick the wrist force
-is read: where it reaches the limit, the motion stops and backs off to the limit. A command that would press harder
-than the limit is cut before it starts.
+turned into joint angles by mink, and followed by the joints' velocity loops at 100 Hz. At every physics step (500 Hz)
+the load between plug and fingers is read: where force or torque reach their guards, the motion stops and backs off to
+them. A command that would press or twist harder than the guards is cut before it starts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ControllerConfig:
     torque_limit: float = 0.8
     """N m at the wrist, likewise."""
     guard: float = 0.75
-    """Share of the limits at which the motion stops: the rest is for what is under way within a tick."""
+    """Share of the limits at which the motion stops: the rest is for what is under way."""
     position_gain: float = 15.0
     """1/s, of joint position error into joint velocity."""
     workspace_low: tuple[float, float, float] = (0.53, -0.07, 0.02)
@@ -103,7 +103,7 @@ class Controller:
         self._arm = Arm()
         self._site = model.site("tool").id
         self._substeps = round(config.period / config.ticks / model.opt.timestep)
-        self._jacobian = np.zeros((3, model.nv))
+        self._jacobian = np.zeros((6, model.nv))
         self._ready = self._arm.solve(HOME, np.array([0.6, 0.0, 0.15]), 0.0, 20.0, 40)
         self._yaw = 0.0
         self._guarded_force = config.guard * config.force_limit
@@ -132,49 +132,67 @@ class Controller:
             turn: rad about the vertical.
         """
         data, config = self._data, self.config
-        self._yaw = float(np.clip(self._yaw + turn, -0.35, 0.35))
-        here = self.position
-        target = np.clip(here + self._relieve(displacement), self._low, self._high)
+        wrench = self._grasp.wrench()
+        displacement = _relieved(displacement, wrench[:3], self._guarded_force, self._grasp.config.stiffness)
+        twist = _relieved(
+            np.array([0, 0, turn]), wrench[3:], self._guarded_torque, self._grasp.config.rotational_stiffness
+        )
+        self._yaw = float(np.clip(self._yaw + twist[2], -0.35, 0.35))
+        target = np.clip(self.position + displacement, self._low, self._high)
         start = data.qpos[:7].copy()
         goal = self._arm.solve(start, target, self._yaw, config.period, 2)
         peak, held, dislodged = 0.0, False, False
         for tick in range(config.ticks):
             fraction = 1.0 if held else (tick + 1) / config.ticks
             rate = np.zeros(7) if held else (goal - start) / config.period
-            aim = start + fraction * (goal - start)
-            data.ctrl[:7] = np.clip(
-                rate + config.position_gain * (aim - data.qpos[:7]), -JOINT_VELOCITY, JOINT_VELOCITY
-            )
-            mujoco.mj_step(self._model, data, nstep=self._substeps)
-            dislodged = self._grasp.slide(data) or dislodged
-            wrench = self._grasp.wrench(data)
-            peak = max(peak, float(np.linalg.norm(wrench[:3])))
-            if self._overload(wrench) > 0 and not held:
-                held = True
-                start = goal = data.qpos[:7] + self._back_off(wrench)
+            self._follow(rate, start + fraction * (goal - start))
+            for _ in range(self._substeps):
+                mujoco.mj_step(self._model, data)
+                force, torque = self._grasp.load()
+                peak = max(peak, force)
+                if not held and (force > self._guarded_force or torque > self._guarded_torque):
+                    held = True
+                    start = goal = data.qpos[:7] + self._back_off(self._grasp.wrench())
+                    self._follow(np.zeros(7), goal)
+            dislodged = self._grasp.slide() or dislodged
         return Motion(peak, dislodged, held)
 
-    def _relieve(self, displacement: Vector) -> Vector:
-        """Cut the part of a command that would press beyond the guarded force; above it, retreat."""
-        force = self._grasp.wrench(self._data)[:3]
-        size = float(np.linalg.norm(force))
-        if size < 0.5:
-            return displacement
-        outward = force / size
-        pressing = -float(displacement @ outward)
-        allowed = (self._guarded_force - size) / self._grasp.config.stiffness
-        return displacement + outward * max(0.0, pressing - allowed)
-
-    def _overload(self, wrench: Vector) -> float:
-        """By how much force or torque exceed the guard, as a share of it; negative below."""
-        force = float(np.linalg.norm(wrench[:3])) / self._guarded_force
-        torque = float(np.linalg.norm(wrench[3:])) / self._guarded_torque
-        return max(force, torque) - 1
+    def _follow(self, rate: Vector, aim: Vector) -> None:
+        """Set the joints' velocities (7,) rad/s: ``rate``, and what is missing to ``aim`` (7,) rad."""
+        wanted = rate + self.config.position_gain * (aim - self._data.qpos[:7])
+        self._data.ctrl[:7] = np.clip(wanted, -JOINT_VELOCITY, JOINT_VELOCITY)
 
     def _back_off(self, wrench: Vector) -> Vector:
-        """Joint displacement (7,) that unloads the wrist to the guard."""
-        force = wrench[:3]
-        size = float(np.linalg.norm(force))
-        step = force / size * max(0.0, size - self._guarded_force) / self._grasp.config.stiffness
-        mujoco.mj_jacSite(self._model, self._data, self._jacobian, None, self._site)
+        """Joint displacement (7,) that unloads the wrist to the guards."""
+        config = self._grasp.config
+        step = np.concatenate(
+            [
+                _excess(wrench[:3], self._guarded_force) / config.stiffness,
+                _excess(wrench[3:], self._guarded_torque) / config.rotational_stiffness,
+            ]
+        )
+        mujoco.mj_jacSite(self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._site)
         return np.linalg.pinv(self._jacobian[:, :7], rcond=1e-3) @ step
+
+
+def _relieved(command: Vector, load: Vector, guard: float, stiffness: float) -> Vector:
+    """A command (3,) without the part that would load the wrist beyond its guard; above it, a retreat.
+
+    Args:
+        command: m, or rad.
+        load: what the plug puts on the fingers, N or N m.
+        guard: its limit.
+        stiffness: of the grasp, N/m or N m/rad.
+    """
+    size = float(np.linalg.norm(load))
+    if size < 0.03 * guard:
+        return command
+    outward = load / size
+    pressing = -float(command @ outward)
+    return command + outward * max(0.0, pressing - (guard - size) / stiffness)
+
+
+def _excess(load: Vector, guard: float) -> Vector:
+    """The part of a load (3,) beyond its guard."""
+    size = float(np.linalg.norm(load))
+    return load / size * max(0.0, size - guard) if size > 0 else load

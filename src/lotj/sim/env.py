@@ -19,6 +19,8 @@ from lotj.sim.scene import build_scene
 
 Scenario = Literal["I", "II", "mixed"]
 HORIZON = 20
+MAX_IMAGE_SIZE = 360
+"""px: half the height of the scene's frame buffer."""
 SUCCESS_DEPTH = 0.001
 """m: the tip is this close to full insertion."""
 SUCCESS_LATERAL = 0.0025
@@ -111,12 +113,12 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             render_mode: ``rgb_array`` gives a view of the whole cell from ``render()``.
 
         Raises:
-            ValueError: unknown robot or scenario, or an image size that is not a multiple of 2.
+            ValueError: unknown robot or scenario, or an image size that cannot be rendered.
         """
         if robot not in CELLS:
             raise ValueError(f"unknown robot {robot!r}; the cells are {', '.join(CELLS)}")
-        if image_size < 16 or image_size % 2:
-            raise ValueError(f"image_size must be an even number of at least 16 px, got {image_size}")
+        if not 16 <= image_size <= MAX_IMAGE_SIZE or image_size % 2:
+            raise ValueError(f"image_size must be an even number from 16 to {MAX_IMAGE_SIZE} px, got {image_size}")
         self.connector = get_connector(connector) if isinstance(connector, str) else connector
         self.robot = robot
         self.scenario: Scenario = _check_scenario(scenario)
@@ -128,7 +130,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         grasp = grasp or GraspConfig()
         self.model = build_scene(self.connector, CELLS[robot].camera, grasp)
         self.data = mujoco.MjData(self.model)
-        self._grasp = Grasp(self.model, grasp)
+        self._grasp = Grasp(self.model, self.data, grasp)
         self._randomizer = Randomizer(self.model, CELLS[robot], randomization or Randomization())
         self.controller = Controller(self.model, self.data, self._grasp, controller or ControllerConfig())
         self._plug, self._socket = self.model.body("plug").id, self.model.body("socket").id
@@ -167,13 +169,13 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         if "offset" in options:
             offset = np.asarray(options["offset"], dtype=np.float64)
         mujoco.mj_resetData(self.model, self.data)
-        grasp_offset = self._randomizer.draw(rng)
+        grasp_offset, strength = self._randomizer.draw(rng)
         # The scene's socket body is the socket frame; its mouth, not its frame, is what stands at the drawn height.
         self.model.body_pos[self._socket, 2] -= self.connector.insertion_depth
         mouth = self.model.body_pos[self._socket] + (0, 0, self.connector.insertion_depth)
         # The plug is held off centre; the start is drawn for where the tip really is.
         self.controller.start(mouth + offset - grasp_offset[:3])
-        self._grasp.reset(self.data, grasp_offset)
+        self._grasp.reset(grasp_offset, strength)
         mujoco.mj_forward(self.model, self.data)
         self._step = 0
         return self._observe(), self._info(0.0, False)
@@ -209,7 +211,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         observation: dict[str, NDArray[Any]] = {"image": self._image()}
         if self._state:
             centre = (np.array(self.controller.config.workspace_low) + self.controller.config.workspace_high) / 2
-            force = self._grasp.wrench(self.data)[:3]
+            force = self._grasp.wrench()[:3]
             observation["state"] = np.concatenate([self.controller.position - centre, force]).astype(np.float32)
         return observation
 

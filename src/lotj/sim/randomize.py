@@ -31,7 +31,7 @@ CELLS: dict[str, Cell] = {
 
 @dataclass(frozen=True)
 class Randomization:
-    """Ranges of the variation from trial to trial; all are half-widths of uniform distributions."""
+    """Ranges of the variation from trial to trial: half-widths of uniform distributions, but for ``grasp_weakness``."""
 
     socket_lateral: float = 0.03
     """m: why proprioception does not tell where the socket is."""
@@ -43,6 +43,8 @@ class Randomization:
     """m, how far off centre the plug is held."""
     grasp_tilt: float = 0.015
     """rad."""
+    grasp_weakness: float = 0.8
+    """The plug is held with a share of full strength from [1 - this, 1]: some grasps slide before the robot stops."""
     camera_shift: float = 0.0015
     """m, of the bracket."""
     camera_turn: float = 0.012
@@ -56,6 +58,8 @@ class Randomization:
         for name, value in vars(self).items():
             if value < 0:
                 raise ValueError(f"Randomization.{name} is a half-width and cannot be negative, got {value}")
+        if self.grasp_weakness >= 1:
+            raise ValueError(f"Randomization.grasp_weakness must be below 1, got {self.grasp_weakness}")
 
 
 class Randomizer:
@@ -69,8 +73,12 @@ class Randomizer:
         names = [model.geom(i).name for i in range(model.ngeom)]
         self._tinted = [np.array([i for i, n in enumerate(names) if n.startswith(p)]) for p in ("plug/", "socket/")]
 
-    def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Vary socket, camera, light, colours and clutter. Returns the grasp offset (6,) in metres and radians."""
+    def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
+        """Vary socket, camera, light, colours and clutter.
+
+        Returns:
+            The grasp's offset (6,) in metres and radians, and its share of full strength.
+        """
         model, config = self._model, self.config
         socket = model.body("socket").id
         lateral, height = config.socket_lateral, config.socket_height
@@ -86,7 +94,7 @@ class Randomizer:
         self._vary_colours(rng)
         self._vary_clutter(rng, model.body_pos[socket])
         offset = rng.uniform(-1, 1, 6) * ([config.grasp_lateral] * 3 + [config.grasp_tilt] * 3)
-        return offset
+        return offset, float(1.0 - rng.uniform(0.0, config.grasp_weakness))
 
     def _vary_light(self, rng: np.random.Generator) -> None:
         model = self._model

@@ -7,6 +7,7 @@ and boxes, no foreign meshes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ TOOL_TO_TIP = 0.045
 """Metres from the fingertips' centre down to the tip of the held plug: whoever loads the gripper always leaves this
 much."""
 GRASP_JOINTS = tuple(f"grasp_{axis}" for axis in ("x", "y", "z", "rx", "ry", "rz"))
+_HALF_TURN = np.array([-1.0, -1.0, 1.0, -1.0, -1.0, 1.0])
 
 
 class Link(NamedTuple):
@@ -246,36 +248,52 @@ class Grasp:
     plastic); what has crept is the slip.
     """
 
-    def __init__(self, model: mujoco.MjModel, config: GraspConfig) -> None:
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, config: GraspConfig) -> None:
         joints = [model.joint(name) for name in GRASP_JOINTS]
         self.config = config
-        self._model = model
+        self.strength = 1.0
+        """Share of the friction limits that this trial's grasp has."""
+        self._model, self._data = model, data
         self.qpos = np.array([joint.qposadr[0] for joint in joints])
+        first = int(joints[0].dofadr[0])
+        # Views of the simulation's own memory. Not qfrc_passive: gravity compensation is in it.
+        self._spring, self._damper = (force[first : first + 6] for force in (data.qfrc_spring, data.qfrc_damper))
+        self._tool = data.xmat[model.body("tool").id].reshape(3, 3)
         self._stiffness = np.array([config.stiffness] * 3 + [config.rotational_stiffness] * 3)
         self._rest = np.zeros(6)
 
-    def reset(self, data: mujoco.MjData, offset: NDArray[np.float64]) -> None:
-        """Take the plug with ``offset`` (6,), metres and radians, from the nominal pose."""
+    def reset(self, offset: NDArray[np.float64], strength: float = 1.0) -> None:
+        """Take the plug with ``offset`` (6,), metres and radians, from the nominal pose, and a share of the full
+        strength."""
+        self.strength = strength
         self._rest = np.array(offset, dtype=np.float64)
         self._model.qpos_spring[self.qpos] = offset
-        data.qpos[self.qpos] = offset
+        self._data.qpos[self.qpos] = offset
 
-    def wrench(self, data: mujoco.MjData) -> NDArray[np.float64]:
+    def load(self) -> tuple[float, float]:
+        """Force (N) and torque (N m) between plug and fingers, spring and damping, as of the last physics step."""
+        # Six floats: at 500 Hz, arrays would take longer than the physics.
+        fx, fy, fz, tx, ty, tz = (self._spring + self._damper).tolist()
+        return math.sqrt(fx * fx + fy * fy + fz * fz), math.sqrt(tx * tx + ty * ty + tz * tz)
+
+    def wrench(self) -> NDArray[np.float64]:
         """Force (3,) N and torque (3,) N m that the plug puts on the fingers, along the base frame's axes."""
-        return self._stiffness * (data.qpos[self.qpos] - self._model.qpos_spring[self.qpos])
+        # The grasp's joints lie along the tool's axes, which are turned half a turn about z against the base's.
+        held = -(self._spring + self._damper) * _HALF_TURN
+        return np.concatenate([self._tool @ held[:3], self._tool @ held[3:]])
 
-    def slide(self, data: mujoco.MjData) -> bool:
+    def slide(self) -> bool:
         """Let the plug slide where friction gives way. Returns whether it is dislodged."""
-        wrench = self.wrench(data)
-        for part, limit in ((slice(0, 3), self.config.slip_force), (slice(3, 6), self.config.slip_torque)):
-            size = float(np.linalg.norm(wrench[part]))
-            if size > limit:
-                creep = wrench[part] * (1 - limit / size) / self._stiffness[part]
+        config = self.config
+        spring = self._stiffness * (self._data.qpos[self.qpos] - self._model.qpos_spring[self.qpos])
+        for part, limit in ((slice(0, 3), config.slip_force), (slice(3, 6), config.slip_torque)):
+            size = float(np.linalg.norm(spring[part]))
+            if size > limit * self.strength:
+                creep = spring[part] * (1 - limit * self.strength / size) / self._stiffness[part]
                 self._model.qpos_spring[self.qpos[part]] += creep
         slip = self._model.qpos_spring[self.qpos] - self._rest
         return bool(
-            np.linalg.norm(slip[:3]) > self.config.dislodged_distance
-            or np.linalg.norm(slip[3:]) > self.config.dislodged_angle
+            np.linalg.norm(slip[:3]) > config.dislodged_distance or np.linalg.norm(slip[3:]) > config.dislodged_angle
         )
 
 
