@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "pipeline": {"types", "sim", "data", "algos", "judge", "run", "evaluate", "practice", "offline"},
     "presets": {"types", "sim", "nets", "data", "algos", "evaluate", "practice", "collect", "offline", "pipeline"},
     "demo": {"types", "stats", "run", "sim", "data", "algos", "evaluate", "practice", "collect", "offline", "report"}
-    | {"pipeline", "presets"},
+    | {"pipeline", "presets", "parallel"},
+    "speed": {"types", "sim", "nets", "algos", "rollout", "presets"},
     "experiments": {"types", "stats", "run", "sim", "data", "nets", "algos", "tables", "offline"},
 }
 LEAVES = {"__init__", "cli", "cli_tables", "console"}

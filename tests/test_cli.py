@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from lotj import cli, demo
-from lotj.presets import PRESETS, estimate
+from lotj.presets import PRESETS, Speed, estimate
 from lotj.run import to_json, write_json
 from lotj.sim.connectors import load_catalogue
+from lotj.speed import measure
 from lotj.types import Trajectory
 
 
@@ -122,15 +123,30 @@ def test_validate_fails_on_defects(tmp_path, capsys):
     assert "black-images" in capsys.readouterr().out
 
 
-def test_every_preset_says_what_it_will_take(capsys):
+def test_every_preset_says_what_it_will_take(capsys, monkeypatch):
     """Time, memory and disk are printed for each preset; paper has the paper's amount of data."""
+    monkeypatch.setattr("lotj.speed.measure", lambda preset: Speed(10.0, 1000.0, 2600.0))
     for preset in PRESETS.values():
-        cli._print_estimate(preset)
+        cli._print_estimate(preset, 2)
         line = capsys.readouterr().out
-        assert preset.name in line and "min" in line and "GB of memory" in line and "GB of disk" in line
+        assert (
+            preset.name in line
+            and ("min" in line or "hours" in line)
+            and "GB of memory" in line
+            and "GB of disk" in line
+        )
     paper = PRESETS["paper"]
     assert paper.connectors * paper.trajectories == 70_000
-    assert estimate(PRESETS["debug"]).total_minutes < 1
+    assert estimate(PRESETS["debug"], Speed(10.0, 1000.0, 2600.0), 2).total_minutes < 1
+
+
+def test_the_speed_is_measured_and_the_estimate_follows_it():
+    """Rates come from running; half the speed takes twice as long."""
+    speed = measure(PRESETS["debug"])
+    assert 0.5 < speed.trajectories < 500 and 10 < speed.train_images < 1e6
+    half = Speed(*(rate / 2 for rate in speed))
+    minutes = [estimate(PRESETS["desk"], rate, 2).total_minutes for rate in (speed, half)]
+    assert minutes[1] == pytest.approx(2 * minutes[0])
 
 
 def test_the_estimate_comes_before_the_work(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from lotj.nets.encoder import EncoderConfig
 from lotj.run import (
     CheckpointError,
     Run,
+    RunBusyError,
     RunMismatchError,
     join_state,
     load_state,
@@ -42,6 +45,23 @@ class Config:
 
 def open_run(path: Path, config: Config = Config(), seed: int = 0) -> Run:
     return Run(path / "stage", "reward", config, seed)
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
+    """While one process is at work in a folder another is refused; when the first ends, however, the folder is free."""
+    code = (
+        "import sys, time; from lotj.run import Run; "
+        "run = Run(sys.argv[1], 'reward', {}, 0).start(); print('started', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "stage")], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "started\n"
+        with pytest.raises(RunBusyError, match="another process"):
+            Run(tmp_path / "stage", "reward", {}, 0).start()
+    finally:
+        other.kill()
+        other.wait()
+    Run(tmp_path / "stage", "reward", {}, 0).start()
 
 
 # -- the folder -------------------------------------------------------------------------------------------------------

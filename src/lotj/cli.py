@@ -58,18 +58,19 @@ def demo(
 
     chosen: Preset = preset
     run_root = _claim(out or Path("runs") / chosen.name, chosen)
-    _print_estimate(chosen)
-    clock = job.Clock()
+    _print_estimate(chosen, workers)
+    clock = job.Clock(run_root / "seconds.json")
     known = job.collect_stage(chosen, run_root, workers, bar)
     clock.lap("collect")
-    for stage in ("reward", "critic", "policy"):
-        job.train_stage(chosen, run_root, known, bar, (stage,))
-        clock.lap(stage)
+    job.train_all(chosen, run_root, known, bar)
+    clock.lap("train")
     folders = []
     for connector in chosen.practise_on:
-        for reward in ("learned", "ground-truth")[: 2 if diagnostic else 1]:
-            folders.append(job.practice_stage(chosen, run_root, known, connector, reward, bar))  # type: ignore[arg-type]
-            clock.lap(f"practise {connector} {reward}")
+        if diagnostic:
+            folders += job.practise_both(chosen, run_root, known, connector, bar)
+        else:
+            folders.append(job.practice_stage(chosen, run_root, known, connector, "learned", bar))
+        clock.lap(f"practise {connector}")
     job.report_stage(chosen, run_root, known, folders)
     clock.lap("report")
     outcome = job.result(chosen, run_root, folders, clock.seconds, ["lotj", *sys.argv[1:]])
@@ -138,7 +139,7 @@ def collect(
 
     chosen: Preset = preset
     run_root = _claim(run or Path("runs") / chosen.name, chosen)
-    _print_estimate(chosen)
+    _print_estimate(chosen, workers)
     job.collect_stage(chosen, run_root, workers, bar)
     say(f"Next: lotj data validate {job.store_path(run_root)}   or   lotj train --run {run_root}")
 
@@ -191,8 +192,10 @@ def train(run: Path, stage: Literal["all", "reward", "critic", "policy"] = "all"
 
     preset = _preset_of(run)
     known = preset.split()
-    stages = ("reward", "critic", "policy") if stage == "all" else (stage,)
-    job.train_stage(preset, run, known, bar, stages)
+    if stage == "all":
+        job.train_all(preset, run, known, bar)
+    else:
+        job.train_stage(preset, run, known, bar, (stage,))
     say(f"Next: lotj practice --run {run} --connector {preset.practise_on[0]}")
 
 
@@ -352,13 +355,17 @@ def _preset_of(run_root: Path) -> Preset:
     return config_from(Preset, json.loads(path.read_text(encoding="utf-8")))
 
 
-def _print_estimate(preset: Preset) -> None:
-    expected = estimate(preset)
+def _print_estimate(preset: Preset, workers: int) -> None:
+    from lotj.speed import measure
+
+    expected = estimate(preset, measure(preset), workers)
     minutes = expected.total_minutes
     time = "less than a minute" if minutes < 1 else f"about {minutes:.0f} min"
+    if minutes > 300:
+        time = f"about {minutes / 60:.0f} hours"
     stages = ", ".join(f"{stage} {minutes:.1f}" for stage, minutes in expected.minutes.items())
     say(
-        f"{preset.name}: the whole job takes {time} ({stages}), "
+        f"{preset.name}: on this machine the whole job takes {time} ({stages}), "
         f"{expected.memory_gb:.1f} GB of memory, {expected.disk_gb:.1f} GB of disk"
     )
 

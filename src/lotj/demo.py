@@ -6,8 +6,8 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,11 +21,13 @@ from lotj.collect import collect
 from lotj.data.store import TrajectoryStore
 from lotj.evaluate import Evaluation, compare
 from lotj.offline import Known, load_critic, load_policy, load_reward, train_critic, train_policy, train_reward
+from lotj.parallel import beside
 from lotj.pipeline import (
     Offline,
     RecipeConfig,
     evaluate_policy,
     make_learner,
+    offline_features,
     practise,
     refuse_known,
 )
@@ -34,7 +36,7 @@ from lotj.presets import Preset
 from lotj.report.html import Extras, write_report
 from lotj.report.records import PracticeRecord
 from lotj.report.saliency import SaliencyPanel, grad_cam
-from lotj.run import Run, load_state, to_json, write_json
+from lotj.run import Run, load_state, read_metrics, to_json, write_json
 from lotj.sim.connectors import get_connector
 from lotj.sim.controller import ControllerConfig
 from lotj.stats import barnard
@@ -88,10 +90,70 @@ def train_stage(preset: Preset, run_root: Path, known: Known, bars: Bars, stages
                 train_policy(policy, store, known, critic, run_root / "policy", seed, _metric(tick, "action_error"))
 
 
+def train_all(preset: Preset, run_root: Path, known: Known, bars: Bars) -> None:
+    """Train everything on two cores: reward and critic beside each other, one thread each, then the policy, which needs
+    the critic."""
+    with beside(_train_reward_alone, preset, run_root, known) as reward:
+        train_stage(replace(preset, threads=1), run_root, known, bars, ("critic",))
+        with bars("train reward") as tick:
+            while reward.is_alive():
+                rows = read_metrics(run_root / "reward")
+                tick(int(rows[-1]["step"]) if rows else 0, preset.reward.steps)
+                reward.join(0.5)
+            tick(preset.reward.steps, preset.reward.steps)
+    train_stage(preset, run_root, known, bars, ("policy",))
+
+
+def _train_reward_alone(preset: Preset, run_root: Path, known: Known) -> None:
+    train_stage(replace(preset, threads=1), run_root, known, silent_bars, ("reward",))
+
+
+@contextmanager
+def silent_bars(title: str) -> Iterator[Ticker]:
+    """Bars for a process that nobody watches."""
+    yield lambda done, total, note="": None
+
+
 def load_offline(run_root: Path, known: Known) -> Offline:
     """The offline phase of a run; errors name the stage that is missing."""
     reward, rule = load_reward(run_root / "reward")
     return Offline(load_policy(run_root / "policy"), load_critic(run_root / "critic"), reward, rule, known)
+
+
+def features_stage(preset: Preset, run_root: Path, known: Known, recipe: RecipeConfig, bars: Bars) -> None:
+    """Encode the offline frames once, for all practices of a recipe; reused where it was done."""
+    cache = _features_path(run_root, recipe)
+    if cache.exists():
+        return
+    torch.set_num_threads(preset.threads)
+    with TrajectoryStore(store_path(run_root)) as store, bars("encode offline frames") as tick:
+        learner = make_learner(recipe, load_offline(run_root, known), preset.seed)
+        offline_features(learner, recipe.features, store, known, cache, tick)
+
+
+def practise_both(preset: Preset, run_root: Path, known: Known, connector: str, bars: Bars) -> list[Path]:
+    """Practise with the learned reward and, beside it, the diagnostic with ground truth. Returns both folders."""
+    refuse_known(connector, known)
+    alone = replace(preset, threads=1)
+    features_stage(preset, run_root, known, preset.practice, bars)
+    truth = practice_dir(run_root, connector, preset.practice.recipe, "ground-truth", preset.seed)
+    with beside(_practise_alone, alone, run_root, known, connector) as diagnostic:
+        learned = practice_stage(alone, run_root, known, connector, "learned", bars)
+        with bars(f"practise {connector}, ground truth") as tick:
+            while diagnostic.is_alive():
+                rows, total = read_metrics(truth), preset.practice.practice.trials
+                tick(int(rows[-1]["step"]) if rows else 0, total)
+                diagnostic.join(0.5)
+            tick(preset.practice.practice.trials, preset.practice.practice.trials)
+    return [learned, truth]
+
+
+def _practise_alone(preset: Preset, run_root: Path, known: Known, connector: str) -> None:
+    practice_stage(preset, run_root, known, connector, "ground-truth", silent_bars)
+
+
+def _features_path(run_root: Path, recipe: RecipeConfig) -> Path:
+    return run_root / "features" / f"{recipe.recipe}.safetensors"
 
 
 def practice_stage(
@@ -108,7 +170,6 @@ def practice_stage(
     refuse_known(connector, known)
     recipe, seed = recipe or preset.practice, preset.seed if seed is None else seed
     recipe = replace(recipe, practice=replace(recipe.practice, reward=reward))
-    torch.set_num_threads(preset.threads)
     offline = load_offline(run_root, known)
     out = practice_dir(run_root, connector, recipe.recipe, reward, seed)
     config = {"connector": connector, "robot": preset.robot, "recipe": recipe, "rule": offline.rule}
@@ -116,6 +177,8 @@ def practice_stage(
     name = get_connector(connector).name
     untaught = ImagePolicy(offline.policy)
     _evaluate(preset, connector, untaught, offline, out / "evaluation-before.json", bars, f"{name} before", OFFLINE)
+    features_stage(preset, run_root, known, recipe, bars)
+    torch.set_num_threads(1)
     with TrajectoryStore(store_path(run_root)) as store, bars(f"practise {name}, {reward} reward") as tick:
         total = recipe.practice.trials
         predicted: list[bool] = []
@@ -133,9 +196,8 @@ def practice_stage(
             store,
             run,
             seed,
-            cache=run_root / "features" / f"{recipe.recipe}.safetensors",
+            cache=_features_path(run_root, recipe),
             progress=told,
-            encoding=lambda done, frames: tick(0, total, f"encoding offline frames {done}/{frames}"),
         )
     about = _about(name, recipe)
     _evaluate(preset, connector, learner, offline, out / "evaluation-after.json", bars, f"{name} after", about)
@@ -146,7 +208,7 @@ def evaluate_stage(
     preset: Preset, run_root: Path, known: Known, connector: str, practised: Path | None, bars: Bars
 ) -> dict[str, Any]:
     """Evaluate the offline policy, or the one that a practice in ``practised`` left. Returns the evaluation as JSON."""
-    torch.set_num_threads(preset.threads)
+    torch.set_num_threads(1)
     offline = load_offline(run_root, known)
     policy: Any = ImagePolicy(offline.policy)
     who, about = "offline", OFFLINE
@@ -222,17 +284,23 @@ def result(
 
 
 class Clock:
-    """Wall seconds by stage."""
+    """Wall seconds by stage, those of earlier, interrupted calls included.
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    Args:
+        path: where they are kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.seconds: dict[str, float] = _json(path) if path.exists() else {}
         self._last = time.monotonic()
 
     def lap(self, stage: str) -> None:
         """The time since the last lap was spent on ``stage``."""
         now = time.monotonic()
-        self.seconds[stage] = round(now - self._last, 1)
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._last, 1)
         self._last = now
+        write_json(self._path, self.seconds)
 
 
 def _pooled(before: Evaluation, after: Evaluation) -> dict[str, Any]:

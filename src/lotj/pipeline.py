@@ -203,12 +203,11 @@ def practise(
     *,
     cache: Path | None = None,
     progress: Callable[[TrialRecord], None] | None = None,
-    encoding: Callable[[int, int], None] = lambda done, total: None,
 ) -> Learner:
     """Practise one connector (Sec. V-C) in the run's folder; continues or reuses what is there. Returns the learner."""
     refuse_known(connector, offline.known)
     learner = make_learner(config, offline, seed)
-    features = offline_features(learner, config.features, store, offline.known, cache, encoding)
+    features = offline_features(learner, config.features, store, offline.known, cache)
     if run.is_done():
         state = run.load_checkpoint()
         assert state is not None

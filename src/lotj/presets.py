@@ -30,16 +30,14 @@ classifier's. With the reward's weights, a constant rate of 3e-4 and full augmen
 
 
 class Speed(NamedTuple):
-    """Rates that the estimate rests on; for ``desk`` measured on two cores (docs/decisions.md), elsewhere expected."""
+    """Rates that an estimate rests on, of one core; ``lotj.speed.measure`` measures them."""
 
     trajectories: float
-    """Collected a second."""
+    """Collected a second, with images."""
     train_images: float
     """Images a second through one encoder, forward and backward."""
     encode_images: float
     """Images a second through one encoder, forward."""
-    update_seconds: float
-    """An update of practice from cached features."""
 
 
 class Estimate(NamedTuple):
@@ -68,7 +66,7 @@ class Preset:
     """Connectors to know by name or TOML file, instead of drawing ``connectors`` of them."""
     validation: int = 5
     """Groups of them that are kept out of training."""
-    trajectories: int = 80
+    trajectories: int = 70
     """Of each connector."""
     slow: float = 0.15
     """Share of slow insertions (docs/data.md)."""
@@ -90,9 +88,9 @@ class Preset:
     """What ``lotj demo`` practises: never known, nor a variant of it."""
     robot: str = "sawyer-a"
     """The cell that practises."""
-    threads: int = 1
-    """Torch threads. Narrow networks on two cores: two threads train 1706 images/s on an idle machine and 77 on a busy
-    one, where they spin for each other; one thread trains 1135 on either."""
+    threads: int = 2
+    """Torch threads of what has the machine to itself: the policy's training and the encoding of offline frames. What
+    runs beside something else has one: two threads that wait for each other on a busy core are many times slower."""
     seed: int = 0
     """Of everything."""
 
@@ -155,7 +153,7 @@ PRESETS: dict[str, Preset] = {
         ),
         evaluate=EvaluateConfig(trials=2),
     ),
-    "desk": _sized("desk", width=16, image_size=64, steps=(3000, 1500, 8000), batch=64),
+    "desk": _sized("desk", width=16, image_size=64, steps=(3000, 1000, 4000), batch=64),
     "paper": _sized(
         "paper",
         width=64,
@@ -172,35 +170,39 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 
-SPEEDS: dict[str, Speed] = {
-    "debug": Speed(20, 3000, 9000, 0.004),
-    "desk": Speed(30, 1100, 2900, 0.005),
-    "paper": Speed(20, 1500, 5000, 0.004),
-}
+TWO_THREADS = 1.5
+"""How much faster two threads train one network than one thread does, on two idle cores."""
 
 
-def estimate(preset: Preset) -> Estimate:
-    """Expected minutes by stage, memory and disk of a whole ``lotj demo``."""
-    speed = SPEEDS.get(preset.name, SPEEDS["desk"])
+def estimate(preset: Preset, speed: Speed, workers: int) -> Estimate:
+    """Expected minutes by stage, memory and disk of a whole ``lotj demo`` on a machine of this speed.
+
+    Args:
+        preset: what is to be done.
+        speed: of one core.
+        workers: processes that collect.
+    """
     trajectories = preset.connectors * preset.trajectories
     frames = trajectories * FRAMES_PER_TRAJECTORY
     frame_bytes = preset.image_size**2 * 3
-    practice = preset.practice.practice
-    views = preset.practice.features.views
-    steps = practice.trials * 17
+    practice, features = preset.practice.practice, preset.practice.features
+    together = TWO_THREADS if preset.threads > 1 else 1.0
+    seconds_a_step = 1 / (speed.trajectories * FRAMES_PER_TRAJECTORY)
+    reward = preset.reward.steps * preset.reward.batch_size / speed.train_images
     # A critic step trains two encoders and runs the target and the next value forward.
-    critic_images = preset.critic.steps * preset.critic.batch_size * (2 + 2 / 3)
-    practising = steps * (practice.updates_per_step * speed.update_seconds + 0.025)
-    evaluating = 3 * len(preset.evaluate.scenarios) * preset.evaluate.trials * 20 * 0.025
+    critic = preset.critic.steps * preset.critic.batch_size * (2 + 2 / 3) / speed.train_images
+    weights = 2 * frames / speed.encode_images
+    policy = preset.policy.steps * preset.policy.batch_size / speed.train_images
+    # An update of practice costs about what training on two images does; an action encodes its frame three times.
+    steps = practice.trials * 17
+    a_step = seconds_a_step + 3 / speed.encode_images + 2 * practice.updates_per_step / speed.train_images
+    evaluating = 2 * len(preset.evaluate.scenarios) * preset.evaluate.trials * 20 * seconds_a_step
     seconds = {
-        "collect": trajectories / speed.trajectories,
-        "reward": preset.reward.steps * preset.reward.batch_size / speed.train_images,
-        "critic": critic_images / speed.train_images,
-        "policy": preset.policy.steps * preset.policy.batch_size / speed.train_images
-        + 2 * frames / speed.encode_images,
-        "features": frames * views * 3 / speed.encode_images,
-        "practice": 2 * practising * len(preset.practise_on),
-        "evaluate": evaluating * len(preset.practise_on),
+        "collect": trajectories / (speed.trajectories * workers),
+        "train reward beside critic": max(reward, critic),
+        "train policy": (policy + weights) / together,
+        "encode": frames * features.views * 3 / speed.encode_images / together,
+        "practise": (steps * a_step + evaluating) * len(preset.practise_on),
     }
-    memory = 1.5 + min(frames * frame_bytes, 6 << 30) / 1e9
+    memory = 2.5 + min(frames * frame_bytes, 6 << 30) / 1e9
     return Estimate({k: v / 60 for k, v in seconds.items()}, memory, frames * frame_bytes / 1e9 + 0.3)

@@ -4,6 +4,7 @@
     metrics.jsonl            one row a log: step, cumulative wall seconds, metrics
     checkpoint.safetensors   the whole state: tensors, and JSON in the file's header; content hash verified on reading
     done.json                summary and seconds; its presence says that the stage is complete
+    lock                     held by the process at work
 
 Every file is written whole and renamed into place, or appended a line at a time, so a kill at any instant leaves a
 folder that can be continued. Nothing is ever unpickled.
@@ -12,6 +13,7 @@ folder that can be continued. Nothing is ever unpickled.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -23,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -37,6 +39,10 @@ _HEADER, _HASH, _TENSOR = "lotj", "sha256", "__tensor__"
 
 class RunMismatchError(ValueError):
     """The folder holds a run of another configuration."""
+
+
+class RunBusyError(ValueError):
+    """Another process works in the folder."""
 
 
 class CheckpointError(ValueError):
@@ -63,6 +69,7 @@ class Run:
         self._writer: Any = None
         self._started: float | None = None
         self._seconds_before = 0.0
+        self._lock: IO[bytes] | None = None
 
     def is_done(self) -> bool:
         """Whether this very stage (same stage, seed and config) is complete here, and can be reused.
@@ -78,9 +85,11 @@ class Run:
 
         Raises:
             RunMismatchError: if the folder holds a run of another configuration.
+            RunBusyError: if another process is at work here.
         """
         self._check_identity()
         self.out_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = lock(self._path("lock"))
         if not self._path("config.json").exists():
             write_json(self._path("config.json"), self._identity | provenance())
         metrics = self._path("metrics.jsonl")
@@ -139,6 +148,9 @@ class Run:
             self._writer.close()
         done = {"stage": self.stage, "seconds": round(self.seconds, 3), "finished": _now()}
         write_json(self._path("done.json"), done | {"summary": to_json(summary)})
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _path(self, name: str) -> Path:
         return self.out_dir / name
@@ -156,6 +168,23 @@ class Run:
                 f"{self.out_dir} holds a run with other settings: {shown}{more}. "
                 "Choose another output folder, go back to the stored settings, or delete that folder to start over"
             )
+
+
+def lock(path: Path) -> IO[bytes]:
+    """Take a lock file for this process; the system frees it when the file is closed or the process ends, however.
+
+    Raises:
+        RunBusyError: another process has it.
+    """
+    file = path.open("ab")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise RunBusyError(
+            f"another process is at work in {path.parent}; wait until it is done or stop it, then repeat the command"
+        ) from error
+    return file
 
 
 def read_metrics(out_dir: Path | str) -> list[dict[str, Any]]:

@@ -253,22 +253,24 @@ class Grasp:
         self.config = config
         self.strength = 1.0
         """Share of the friction limits that this trial's grasp has."""
-        self._model, self._data = model, data
         self.qpos = np.array([joint.qposadr[0] for joint in joints])
-        first = int(joints[0].dofadr[0])
-        # Views of the simulation's own memory. Not qfrc_passive: gravity compensation is in it.
+        first, place = int(joints[0].dofadr[0]), int(self.qpos[0])
+        # Views of the simulation's own memory.
+        self._held, self._anchor = data.qpos[place : place + 6], model.qpos_spring[place : place + 6]
+        # Not qfrc_passive: gravity compensation is in it.
         self._spring, self._damper = (force[first : first + 6] for force in (data.qfrc_spring, data.qfrc_damper))
         self._tool = data.xmat[model.body("tool").id].reshape(3, 3)
         self._stiffness = np.array([config.stiffness] * 3 + [config.rotational_stiffness] * 3)
         self._rest = np.zeros(6)
+        self._dislodged = False
 
     def reset(self, offset: NDArray[np.float64], strength: float = 1.0) -> None:
         """Take the plug with ``offset`` (6,), metres and radians, from the nominal pose, and a share of the full
         strength."""
         self.strength = strength
         self._rest = np.array(offset, dtype=np.float64)
-        self._model.qpos_spring[self.qpos] = offset
-        self._data.qpos[self.qpos] = offset
+        self._anchor[:] = self._held[:] = offset
+        self._dislodged = False
 
     def load(self) -> tuple[float, float]:
         """Force (N) and torque (N m) between plug and fingers, spring and damping, as of the last physics step."""
@@ -284,17 +286,22 @@ class Grasp:
 
     def slide(self) -> bool:
         """Let the plug slide where friction gives way. Returns whether it is dislodged."""
-        config = self.config
-        spring = self._stiffness * (self._data.qpos[self.qpos] - self._model.qpos_spring[self.qpos])
-        for part, limit in ((slice(0, 3), config.slip_force), (slice(3, 6), config.slip_torque)):
-            size = float(np.linalg.norm(spring[part]))
-            if size > limit * self.strength:
-                creep = spring[part] * (1 - limit * self.strength / size) / self._stiffness[part]
-                self._model.qpos_spring[self.qpos[part]] += creep
-        slip = self._model.qpos_spring[self.qpos] - self._rest
-        return bool(
-            np.linalg.norm(slip[:3]) > config.dislodged_distance or np.linalg.norm(slip[3:]) > config.dislodged_angle
-        )
+        config, strength = self.config, self.strength
+        spring = self._stiffness * (self._held - self._anchor)
+        fx, fy, fz, tx, ty, tz = spring.tolist()
+        force, torque = math.sqrt(fx * fx + fy * fy + fz * fz), math.sqrt(tx * tx + ty * ty + tz * tz)
+        for part, size, limit in (
+            (slice(0, 3), force, strength * config.slip_force),
+            (slice(3, 6), torque, strength * config.slip_torque),
+        ):
+            if size > limit:
+                self._anchor[part] += spring[part] * (1 - limit / size) / self._stiffness[part]
+                slip = self._anchor - self._rest
+                self._dislodged |= bool(
+                    np.linalg.norm(slip[:3]) > config.dislodged_distance
+                    or np.linalg.norm(slip[3:]) > config.dislodged_angle
+                )
+        return self._dislodged
 
 
 def _draw_gripper(tool: mujoco.MjsBody) -> None:
