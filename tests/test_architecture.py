@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "presets": {"types", "sim", "nets", "data", "algos", "evaluate", "practice", "collect", "offline", "pipeline"},
     "demo": {"types", "stats", "run", "sim", "data", "algos", "evaluate", "practice", "collect", "offline", "report"}
     | {"pipeline", "presets", "parallel"},
+    "outcome": {"types", "stats", "run", "evaluate", "presets"},
     "speed": {"types", "sim", "nets", "algos", "rollout", "presets"},
     "experiments": {"types", "stats", "run", "sim", "data", "nets", "algos", "tables", "offline"},
 }

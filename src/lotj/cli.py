@@ -55,11 +55,13 @@ def demo(
         preset: size of the job, with every setting.
     """
     from lotj import demo as job
+    from lotj.outcome import Clock
+    from lotj.outcome import result as outcome_of
 
     chosen: Preset = preset
     run_root = _claim(out or Path("runs") / chosen.name, chosen)
     _print_estimate(chosen, workers)
-    clock = job.Clock(run_root / "seconds.json")
+    clock = Clock(run_root / "seconds.json")
     known = job.collect_stage(chosen, run_root, workers, bar)
     clock.lap("collect")
     job.train_all(chosen, run_root, known, bar)
@@ -73,7 +75,7 @@ def demo(
         clock.lap(f"practise {connector}")
     job.report_stage(chosen, run_root, known, folders)
     clock.lap("report")
-    outcome = job.result(chosen, run_root, folders, clock.seconds, ["lotj", *sys.argv[1:]])
+    outcome = outcome_of(chosen, run_root, folders, clock.seconds)
     if result is not None:
         from lotj.run import write_json
 
@@ -224,6 +226,7 @@ def practice(
     from dataclasses import replace
 
     from lotj import demo as job
+    from lotj.outcome import result as outcome_of
 
     preset = _preset_of(run)
     known = preset.split()
@@ -237,7 +240,7 @@ def practice(
     if reward == "ground-truth":
         console.print("[yellow]Diagnostic: practising with ground truth as the reward.[/]")
     out = job.practice_stage(preset, run, known, connector, reward, bar, config, seed)
-    outcome = job.result(preset, run, [out], {}, ["lotj", *sys.argv[1:]])
+    outcome = outcome_of(preset, run, [out], {})
     _print_outcome(outcome)
     say(f"Next: lotj report --run {run}")
 

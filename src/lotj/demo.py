@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -19,7 +16,6 @@ from lotj.algos.policy import ImagePolicy
 from lotj.algos.training import config_from
 from lotj.collect import collect
 from lotj.data.store import TrajectoryStore
-from lotj.evaluate import Evaluation, compare
 from lotj.offline import Known, load_critic, load_policy, load_reward, train_critic, train_policy, train_reward
 from lotj.parallel import beside
 from lotj.pipeline import (
@@ -36,10 +32,9 @@ from lotj.presets import Preset
 from lotj.report.html import Extras, write_report
 from lotj.report.records import PracticeRecord
 from lotj.report.saliency import SaliencyPanel, grad_cam
-from lotj.run import Run, load_state, read_metrics, to_json, write_json
+from lotj.run import Run, load_state, read_metrics, write_json
 from lotj.sim.connectors import get_connector
 from lotj.sim.controller import ControllerConfig
-from lotj.stats import barnard
 
 
 class Ticker(Protocol):
@@ -242,75 +237,6 @@ def report_stage(preset: Preset, run_root: Path, known: Known, folders: list[Pat
     return summary
 
 
-def result(
-    preset: Preset, run_root: Path, folders: list[Path], seconds: dict[str, float], command: list[str]
-) -> dict[str, Any]:
-    """What ``results/demo.json`` holds: stages, seconds and counts, as the program measured them."""
-    practices = []
-    for folder in folders:
-        before, after = (_read(folder / f"evaluation-{side}.json") for side in ("before", "after"))
-        run = _json(folder / "config.json")
-        practices.append(
-            {
-                "connector": folder.parent.name,
-                "folder": folder.name,
-                "recipe": run["config"]["recipe"]["recipe"],
-                "reward": run["config"]["recipe"]["practice"]["reward"],
-                "diagnostic": run["config"]["recipe"]["practice"]["reward"] == "ground-truth",
-                "practice": _json(folder / "done.json"),
-                "scenarios": {
-                    row.scenario: {
-                        "offline_true": [row.before.successes, row.before.trials],
-                        "online_true": [row.after.successes, row.after.trials],
-                        "online_judged": after.count(row.scenario, "judged"),
-                        "online_rewarded": after.count(row.scenario, "rewarded"),
-                        "p_value": row.p_value,
-                    }
-                    for row in compare(before, after)
-                },
-                "both_scenarios": _pooled(before, after),
-            }
-        )
-    return {
-        "command": command,
-        "preset": to_json(preset),
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain")),
-        "platform": {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine()},
-        "stage_seconds": seconds,
-        "stages": {stage: _json(run_root / stage / "done.json") for stage in ("reward", "critic", "policy")},
-        "practices": practices,
-    }
-
-
-class Clock:
-    """Wall seconds by stage, those of earlier, interrupted calls included.
-
-    Args:
-        path: where they are kept.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.seconds: dict[str, float] = _json(path) if path.exists() else {}
-        self._last = time.monotonic()
-
-    def lap(self, stage: str) -> None:
-        """The time since the last lap was spent on ``stage``."""
-        now = time.monotonic()
-        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._last, 1)
-        self._last = now
-        write_json(self._path, self.seconds)
-
-
-def _pooled(before: Evaluation, after: Evaluation) -> dict[str, Any]:
-    """Both scenarios together, and Barnard's exact test for a rise."""
-    old, new = (sum(trial.true for trial in side.trials) for side in (before, after))
-    sizes = (len(before.trials), len(after.trials))
-    p_value = barnard(old, sizes[0], new, sizes[1])
-    return {"offline_true": [old, sizes[0]], "online_true": [new, sizes[1]], "p_value": p_value}
-
-
 def _about(connector: str, recipe: RecipeConfig) -> dict[str, Any]:
     """Whose policy is evaluated: what it practised, by which recipe, for which reward."""
     reward = recipe.practice.reward
@@ -355,14 +281,5 @@ def _metric(tick: Ticker, name: str) -> Callable[[int, int, Any], None]:
     return lambda done, total, metrics: tick(done, total, f"{name} {metrics.get(name, float('nan')):.3f}")
 
 
-def _read(path: Path) -> Evaluation:
-    return Evaluation.from_json(_json(path))
-
-
 def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _git(*arguments: str) -> str:
-    here = Path(__file__).parent
-    return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False).stdout.strip()

@@ -34,6 +34,8 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 PACKAGES = ("lotj", "torch", "torchvision", "mujoco", "gymnasium", "numpy")
+LOCK_SECONDS = 4.0
+"""How long a run folder's lock is waited for."""
 _HEADER, _HASH, _TENSOR = "lotj", "sha256", "__tensor__"
 
 
@@ -173,18 +175,26 @@ class Run:
 def lock(path: Path) -> IO[bytes]:
     """Take a lock file for this process; the system frees it when the file is closed or the process ends, however.
 
+    Waits ``LOCK_SECONDS`` for it: a process whose parent was killed needs a moment to notice.
+
     Raises:
         RunBusyError: another process has it.
     """
     file = path.open("ab")
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise RunBusyError(
-            f"another process is at work in {path.parent}; wait until it is done or stop it, then repeat the command"
-        ) from error
-    return file
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except OSError as error:
+            if time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            file.close()
+            raise RunBusyError(
+                f"another process is at work in {path.parent}; wait until it is done or stop it, then repeat the "
+                "command"
+            ) from error
 
 
 def read_metrics(out_dir: Path | str) -> list[dict[str, Any]]:
@@ -353,7 +363,8 @@ def provenance() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[package] = None
     where = {"versions": versions, "platform": platform.platform()}
-    return {"command": sys.argv, "git": _git(), **where, "started": _now()}
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return {"command": command, "git": _git(), **where, "started": _now()}
 
 
 def _git() -> dict[str, Any] | None:

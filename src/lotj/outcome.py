@@ -1,0 +1,85 @@
+"""What a whole job came to: counts, tests and seconds, as the program measured them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from lotj.evaluate import Evaluation, compare
+from lotj.presets import Preset
+from lotj.run import provenance, to_json, write_json
+from lotj.stats import barnard
+
+
+def result(preset: Preset, run_root: Path, folders: list[Path], seconds: dict[str, float]) -> dict[str, Any]:
+    """What ``results/demo.json`` holds: stages, seconds and counts, as the program measured them."""
+    practices = []
+    for folder in folders:
+        before, after = (_read(folder / f"evaluation-{side}.json") for side in ("before", "after"))
+        run = _json(folder / "config.json")
+        practices.append(
+            {
+                "connector": folder.parent.name,
+                "folder": folder.name,
+                "recipe": run["config"]["recipe"]["recipe"],
+                "reward": run["config"]["recipe"]["practice"]["reward"],
+                "diagnostic": run["config"]["recipe"]["practice"]["reward"] == "ground-truth",
+                "practice": _json(folder / "done.json"),
+                "scenarios": {
+                    row.scenario: {
+                        "offline_true": [row.before.successes, row.before.trials],
+                        "online_true": [row.after.successes, row.after.trials],
+                        "online_judged": after.count(row.scenario, "judged"),
+                        "online_rewarded": after.count(row.scenario, "rewarded"),
+                        "p_value": row.p_value,
+                    }
+                    for row in compare(before, after)
+                },
+                "both_scenarios": _pooled(before, after),
+            }
+        )
+    return {
+        **provenance(),
+        "preset": to_json(preset),
+        "stage_seconds": seconds,
+        "stages": {stage: _json(run_root / stage / "done.json") for stage in ("reward", "critic", "policy")},
+        "practices": practices,
+    }
+
+
+class Clock:
+    """Wall seconds by stage, those of earlier, interrupted calls included.
+
+    Args:
+        path: where they are kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.seconds: dict[str, float] = _json(path) if path.exists() else {}
+        self._last = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        """The time since the last lap was spent on ``stage``."""
+        now = time.monotonic()
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._last, 1)
+        self._last = now
+        write_json(self._path, self.seconds)
+
+
+def _pooled(before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    """Both scenarios together, and Barnard's exact test for a rise."""
+    old, new = (sum(trial.true for trial in side.trials) for side in (before, after))
+    sizes = (len(before.trials), len(after.trials))
+    p_value = barnard(old, sizes[0], new, sizes[1])
+    return {"offline_true": [old, sizes[0]], "online_true": [new, sizes[1]], "p_value": p_value}
+
+
+def _read(path: Path) -> Evaluation:
+    return Evaluation.from_json(_json(path))
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
