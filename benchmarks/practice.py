@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from lotj.algos.iql import CriticNetwork
+from lotj.algos.iql_practice import IqlPractice
 from lotj.algos.policy import PolicyNetwork
 from lotj.algos.reward import RewardModel, RewardNetwork
 from lotj.collect import collect
@@ -79,14 +80,21 @@ def measure(recipe: str, batch: int, offline: Offline, store: TrajectoryStore, r
     dataset = TransitionDataset(store, KNOWN.train, augment=Augment(config.features.augment))
     generator = torch.Generator().manual_seed(0)
 
+    @torch.no_grad()
+    def encode_next(image: torch.Tensor) -> torch.Tensor:
+        """Only what the update reads of s': V's feature in Eq. 1, all features where the policy acts on s'."""
+        if not isinstance(learner, IqlPractice):
+            return learner.encode(image)
+        value = learner.critic.v_encoder(image)
+        return torch.cat([value.new_zeros(batch, learner.feature_dim - value.shape[1]), value], dim=1)
+
     def cached() -> None:
         learner.update(buffer.sample(batch, generator))
 
     def pixels() -> None:
         drawn = dataset.sample(batch, generator)
         online = torch.zeros(batch, dtype=torch.bool)
-        encoded = learner.encode(torch.cat([drawn.image, drawn.next_image]))
-        feature, following = encoded[:batch], encoded[batch:]
+        feature, following = learner.encode(drawn.image), encode_next(drawn.next_image)
         learner.update(
             FeatureBatch(feature, following, drawn.action, drawn.reward, drawn.terminated, drawn.domain, online)
         )

@@ -19,8 +19,9 @@ from lotj.algos.ensemble import (
     normalised_value_loss,
 )
 from lotj.algos.ensemble_nets import EnsembleCritic, ResidualActor
-from lotj.algos.learner import DeviceBatch
+from lotj.algos.learner import DeviceBatch, batch_to
 from lotj.algos.projection import principal_components
+from lotj.data.replay import FeatureBuffer
 
 CONFIG = EnsembleConfig(components=12, actor_hidden=(32, 32), critic_hidden=(16, 16), batch_size=16, prepare_updates=3)
 
@@ -49,6 +50,36 @@ def _batch(learner: EnsemblePractice, seed: int = 1, count: int = 16) -> DeviceB
         domain=torch.full((count,), -1),
         online=torch.arange(count) % 2 == 0,
     )
+
+
+def test_cached_features_give_the_gradients_of_pixels() -> None:
+    """An update from the buffer of cached features, kept in half precision, has the gradients of one from images that
+    are encoded anew, to that precision."""
+    learner = _learner()
+    images, action = _images(17, seed=5), torch.linspace(-1, 1, 48).view(16, 3)
+    reward = (torch.arange(16) % 3 == 0).float()
+    buffer = FeatureBuffer(17, learner.feature_dim, 3, dtype=torch.float16)
+    buffer.add(learner.encode(images), action, reward, terminated=True)
+    rows = torch.randint(16, (16,), generator=torch.Generator().manual_seed(3))
+    cached = batch_to(buffer.sample(16, torch.Generator().manual_seed(3)), learner.device)
+    pixels = cached._replace(feature=learner.encode(images[rows]), next_feature=learner.encode(images[rows + 1]))
+    torch.testing.assert_close(cached.action, action[rows])
+    gradients = []
+    for batch in (cached, pixels):
+        learner._generator.manual_seed(0)
+        critic, actor = learner._critic_loss(batch)[0], learner._actor_loss(batch)[0]
+        gradients.append(
+            torch.cat(
+                [
+                    gradient.flatten()
+                    for loss, module in ((critic, learner.critic), (actor, learner.actor))
+                    for gradient in torch.autograd.grad(loss, list(module.parameters()), allow_unused=True)
+                    if gradient is not None
+                ]
+            )
+        )
+    assert float(gradients[1].norm()) > 0
+    assert float((gradients[0] - gradients[1]).norm() / gradients[1].norm()) < 5e-3
 
 
 class Offline:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lotj.experiments.reward_table import read_results, table_iv, tests_table
+from lotj.experiments.reward_table import paired_tests, read_results, table_iv
 
 MARK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -45,7 +45,7 @@ def _table_iv_all(results: Path) -> str:
 
 
 def _table_iv_tests(results: Path) -> str:
-    return tests_table(read_results(results / "reward" / "table-iv"), "daib", "accuracy_half")
+    return paired_tests(read_results(results / "reward" / "table-iv"), "daib", "accuracy_half")
 
 
 TABLES: Mapping[str, Callable[[Path], str]] = {

@@ -123,7 +123,7 @@ def table_iv(results: Sequence[Mapping[str, Any]], frames: str = "expert") -> st
     return _markdown(lines)
 
 
-def tests_table(results: Sequence[Mapping[str, Any]], of: str, figure: str, frames: str = "expert") -> str:
+def paired_tests(results: Sequence[Mapping[str, Any]], of: str, figure: str, frames: str = "expert") -> str:
     """Paired tests of one method against all others, as markdown."""
     methods = by_method(results, frames)
     lines = [[f"{TITLES.get(of, of)} against", "difference", "p, paired t", "p, sign flips", "draws"], ["---"] * 5]

@@ -1,0 +1,203 @@
+"""Table IV as an experiment: draws, scores, statistics, rendered tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lotj.experiments.render import TABLES, stale_tables
+from lotj.experiments.reward_runs import (
+    RewardTableConfig,
+    count_frames,
+    draw_connectors,
+    drawable_connectors,
+    run_case,
+    with_method,
+)
+from lotj.experiments.reward_table import figures, mean_over_draws, paired, paired_tests, table_iv
+from lotj.nets.bottleneck import METHODS
+from lotj.presets import PRESETS
+from lotj.sim.connectors import TEST_CONNECTORS, get_connector, variants_of
+
+RNG = np.random.default_rng(0)
+
+
+def test_no_group_is_on_two_sides_and_no_test_connector_on_any() -> None:
+    """For many draws: sizes as asked, sides without a shared group, none of the four test connectors' groups."""
+    barred = {get_connector(name).group for test in TEST_CONNECTORS for name in variants_of(test)}
+    seen = set()
+    for seed in range(20):
+        draw = draw_connectors(seed, 25, 5, 20)
+        sides = (draw.train, draw.validation, draw.held_out)
+        assert tuple(len(side) for side in sides) == (25, 5, 20)
+        groups = [{get_connector(name).group for name in side} for side in sides]
+        assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
+        assert not (groups[0] | groups[1] | groups[2]) & barred
+        seen.add(draw)
+    assert len(seen) == 20
+
+
+def test_more_training_connectors_keep_the_held_out_ones() -> None:
+    """The curve over the number of training connectors scores the same connectors at every point."""
+    few, many = draw_connectors(3, 10, 5, 20), draw_connectors(3, 50, 5, 20)
+    assert few.held_out == many.held_out and few.validation == many.validation
+    assert set(few.train) <= set(many.train)
+
+
+def test_too_few_connectors_are_refused() -> None:
+    """The error says how many there are."""
+    with pytest.raises(ValueError, match=f"{len(drawable_connectors())} in"):
+        draw_connectors(0, 100, 5, 20)
+
+
+def test_methods_differ_in_the_bottleneck_alone() -> None:
+    """Same network, steps, batches, augmentation; the stage's own weights where a method has that loss, else none."""
+    stage = PRESETS["desk"].reward
+    stage = replace(
+        stage,
+        model=replace(stage.model, bottleneck=replace(stage.model.bottleneck, adversarial_weight=0.07, kl_weight=0.02)),
+    )
+    for method, (_, adversary, divergence) in METHODS.items():
+        changed = with_method(stage, method)
+        own = changed.model.bottleneck
+        assert own.adversarial_weight == (0.07 if adversary else 0.0)
+        assert own.kl_weight == (0.02 if divergence else 0.0)
+        assert own.dim == stage.model.bottleneck.dim
+        assert replace(changed, model=stage.model) == stage
+        assert replace(changed.model, bottleneck=stage.model.bottleneck) == stage.model
+
+
+def test_counts_by_hand() -> None:
+    """Frames at known depths: who fires at which threshold, in which interval of missing depth."""
+    probability = np.array([0.9, 0.4, 0.95, 0.6, 0.1, 0.7, 0.8])
+    label = np.array([1, 1, 0, 0, 0, 0, 0], bool)
+    depth_mm = np.array([0.0, 0.5, 0.5, 1.5, 3.0, 3.9, 12.0])
+    tip = np.stack([np.zeros(7), np.zeros(7), depth_mm / 1e3], axis=1)
+    counts = count_frames(probability, label, tip, {"half": 0.5, "strict": 0.75})
+    assert (counts["positives"], counts["negatives"]) == (2, 5)
+    assert (counts["half"]["true_positives"], counts["half"]["false_positives"]) == (1, 4)
+    assert (counts["strict"]["true_positives"], counts["strict"]["false_positives"]) == (1, 2)
+    fired = [(row["false_positives"], row["negatives"]) for row in counts["half"]["by_distance"]]
+    assert fired == [(1, 1), (1, 1), (1, 2), (1, 1)]
+    # 10 pairs of a positive and a negative: .9 beats all but .95, .4 beats .1.
+    assert counts["auroc"] == pytest.approx(5 / 10)
+
+
+def test_every_negative_is_counted_once() -> None:
+    """Whatever the depth, below zero included, the intervals partition the negatives."""
+    depth = RNG.uniform(-0.001, 0.03, 400)
+    label = RNG.random(400) < 0.3
+    tip = np.stack([np.zeros(400), np.zeros(400), depth], axis=1)
+    counts = count_frames(RNG.random(400), label, tip, {"half": 0.5})
+    assert sum(row["negatives"] for row in counts["half"]["by_distance"]) == counts["negatives"]
+    fired = sum(row["false_positives"] for row in counts["half"]["by_distance"])
+    assert fired == counts["half"]["false_positives"]
+
+
+def test_mean_and_interval_are_students() -> None:
+    """Against scipy's own interval; one draw has none."""
+    values = [0.8, 0.85, 0.9, 0.82, 0.88]
+    mean = mean_over_draws(values)
+    low, high = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
+    assert (mean.low, mean.high) == (pytest.approx(low), pytest.approx(high))
+    assert np.isnan(mean_over_draws([0.5]).low)
+
+
+def test_paired_tests_by_hand() -> None:
+    """Five differences of one sign: the sign-flip test's smallest p is 2 / 32; the t-test is scipy's. Equal lists have
+    p = 1."""
+    first, second = np.array([0.9, 0.8, 0.85, 0.95, 0.7]), np.array([0.85, 0.78, 0.8, 0.9, 0.69])
+    test = paired(first.tolist(), second.tolist())
+    assert test.p_signs == pytest.approx(2 / 32)
+    assert test.p_t == pytest.approx(stats.ttest_rel(first, second).pvalue)
+    assert test.difference == pytest.approx(np.mean(first - second))
+    same = paired(first.tolist(), first.tolist())
+    assert same.p_t == 1.0 and same.p_signs == 1.0
+
+
+def a_result(method: str, seed: int, hits: int) -> dict[str, Any]:
+    """A result file of one held-out connector: ``hits`` of 10 successes found, one false alarm in 20 at 3 mm."""
+    rows = [{"false_positives": 0, "negatives": 5} for _ in range(4)]
+    rows[2] = {"false_positives": 1, "negatives": 5}
+    cut = {"true_positives": hits, "false_positives": 1, "by_distance": rows}
+    frames = {"positives": 10, "negatives": 20, "auroc": 0.9, "half": cut, "balanced": cut, "operating": cut}
+    return {
+        "case": {"method": method, "seed": seed},
+        "cuts": {"half": 0.5, "balanced": 0.4, "operating": 0.9},
+        "connectors": [{"name": "a", "family": "f", "all": frames, "expert": frames}],
+    }
+
+
+def test_figures_by_hand() -> None:
+    """Balanced accuracy is the mean of both rates; distances pool frames."""
+    values = figures(a_result("erm", 0, 8))
+    assert values["accuracy_half"] == pytest.approx((0.8 + 0.95) / 2)
+    assert values["false 2-4 mm"] == pytest.approx(1 / 5) and values["false 0-1 mm"] == 0
+    assert values["false > 2 mm"] == pytest.approx(1 / 10)
+    assert values["true_positive_rate"] == pytest.approx(0.8)
+
+
+def test_the_table_is_ordered_and_stands_in_the_page(tmp_path: Path) -> None:
+    """Rendering writes the table between its marks and finds it fresh; a changed result makes it stale."""
+    folder = tmp_path / "results" / "reward" / "table-iv"
+    folder.mkdir(parents=True)
+    for method, hits in (("erm", 6), ("daib", 9)):
+        for seed in range(3):
+            (folder / f"{method}-s{seed}.json").write_text(json.dumps(a_result(method, seed, hits - seed % 2)))
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table table-iv -->\nstale\n<!-- end -->\nafter\n")
+    assert stale_tables(tmp_path / "results", tmp_path, write=False) == ["page.md: table-iv"]
+    assert "stale" in page.read_text()
+    assert stale_tables(tmp_path / "results", tmp_path, write=True) == ["page.md: table-iv"]
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "stale" not in text
+    assert text.index("| DAIB |") < text.index("| ERM |")
+    assert stale_tables(tmp_path / "results", tmp_path, write=False) == []
+    (folder / "daib-s0.json").write_text(json.dumps(a_result("daib", 0, 1)))
+    assert stale_tables(tmp_path / "results", tmp_path, write=False) == ["page.md: table-iv"]
+    page.write_text("<!-- table table-v -->\n<!-- end -->\n")
+    with pytest.raises(ValueError, match="table-v"):
+        stale_tables(tmp_path / "results", tmp_path, write=False)
+
+
+def test_the_docs_say_what_the_results_say() -> None:
+    """Every generated table of the documentation is what the committed results give."""
+    root = Path(__file__).parent.parent
+    assert stale_tables(root / "results", root / "docs", write=False) == []
+    assert set(TABLES) >= {"table-iv", "table-iv-tests"}
+
+
+def test_a_case_is_trained_scored_and_reused(tmp_path: Path) -> None:
+    """One small network from collection to result file: raw counts of each held-out connector, provenance, the draw;
+    a limit on trajectories is obeyed; repeated, nothing is trained again."""
+    from lotj.collect import CollectConfig, collect
+
+    names = ("usb-a", "rj45", "bnc", "din-5", "schuko")
+    store = tmp_path / "t.sqlite"
+    collect(CollectConfig(names, trajectories=6, image_size=32), store, workers=1)
+    config = RewardTableConfig(
+        methods=("daib",),
+        seeds=(0,),
+        train=3,
+        validation=1,
+        held_out=1,
+        stage=replace(PRESETS["debug"].reward, steps=4),
+    )
+    (case,) = config.cases()
+    case = replace(case, draw=draw_connectors(0, 3, 1, 1, names), trajectories=3)
+    outcome = run_case(case, store, tmp_path / "runs", tmp_path / "results")
+    written = json.loads((tmp_path / "results" / f"{case.name}.json").read_text())
+    assert written["connectors"] == outcome["connectors"] and written["command"] and "git" in written
+    (row,) = written["connectors"]
+    assert row["name"] == case.draw.held_out[0] and row["all"]["positives"] > 0
+    assert set(written["cuts"]) == {"half", "balanced", "operating"}
+    stamp = (tmp_path / "runs" / case.name / "done.json").stat().st_mtime_ns
+    assert run_case(case, store, tmp_path / "runs", tmp_path / "results")["connectors"] == outcome["connectors"]
+    assert (tmp_path / "runs" / case.name / "done.json").stat().st_mtime_ns == stamp
+    assert "| DAIB |" in table_iv([written]) and "draws" in paired_tests([written], "daib", "auroc")
