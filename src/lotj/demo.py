@@ -86,21 +86,20 @@ def train_stage(preset: Preset, run_root: Path, known: Known, bars: Bars, stages
 
 
 def train_all(preset: Preset, run_root: Path, known: Known, bars: Bars) -> None:
-    """Train everything on two cores: reward and critic beside each other, one thread each, then the policy, which needs
-    the critic."""
-    with beside(_train_reward_alone, preset, run_root, known) as reward:
-        train_stage(replace(preset, threads=1), run_root, known, bars, ("critic",))
+    """Train everything on two cores, one thread each: the reward model beside the critic and the policy, which needs
+    the critic. (Two threads on one network wait for each other: the least other load makes them many times slower.)"""
+    with beside(_train_reward, preset, run_root, known) as reward:
+        train_stage(preset, run_root, known, bars, ("critic", "policy"))
         with bars("train reward") as tick:
             while reward.is_alive():
                 rows = read_metrics(run_root / "reward")
                 tick(int(rows[-1]["step"]) if rows else 0, preset.reward.steps)
                 reward.join(0.5)
             tick(preset.reward.steps, preset.reward.steps)
-    train_stage(preset, run_root, known, bars, ("policy",))
 
 
-def _train_reward_alone(preset: Preset, run_root: Path, known: Known) -> None:
-    train_stage(replace(preset, threads=1), run_root, known, silent_bars, ("reward",))
+def _train_reward(preset: Preset, run_root: Path, known: Known) -> None:
+    train_stage(preset, run_root, known, silent_bars, ("reward",))
 
 
 @contextmanager
@@ -129,11 +128,10 @@ def features_stage(preset: Preset, run_root: Path, known: Known, recipe: RecipeC
 def practise_both(preset: Preset, run_root: Path, known: Known, connector: str, bars: Bars) -> list[Path]:
     """Practise with the learned reward and, beside it, the diagnostic with ground truth. Returns both folders."""
     refuse_known(connector, known)
-    alone = replace(preset, threads=1)
     features_stage(preset, run_root, known, preset.practice, bars)
     truth = practice_dir(run_root, connector, preset.practice.recipe, "ground-truth", preset.seed)
-    with beside(_practise_alone, alone, run_root, known, connector) as diagnostic:
-        learned = practice_stage(alone, run_root, known, connector, "learned", bars)
+    with beside(_practise_diagnostic, preset, run_root, known, connector) as diagnostic:
+        learned = practice_stage(preset, run_root, known, connector, "learned", bars)
         with bars(f"practise {connector}, ground truth") as tick:
             while diagnostic.is_alive():
                 rows, total = read_metrics(truth), preset.practice.practice.trials
@@ -143,7 +141,7 @@ def practise_both(preset: Preset, run_root: Path, known: Known, connector: str, 
     return [learned, truth]
 
 
-def _practise_alone(preset: Preset, run_root: Path, known: Known, connector: str) -> None:
+def _practise_diagnostic(preset: Preset, run_root: Path, known: Known, connector: str) -> None:
     practice_stage(preset, run_root, known, connector, "ground-truth", silent_bars)
 
 
@@ -173,7 +171,7 @@ def practice_stage(
     untaught = ImagePolicy(offline.policy)
     _evaluate(preset, connector, untaught, offline, out / "evaluation-before.json", bars, f"{name} before", OFFLINE)
     features_stage(preset, run_root, known, recipe, bars)
-    torch.set_num_threads(1)
+    torch.set_num_threads(preset.threads)
     with TrajectoryStore(store_path(run_root)) as store, bars(f"practise {name}, {reward} reward") as tick:
         total = recipe.practice.trials
         predicted: list[bool] = []
@@ -203,7 +201,7 @@ def evaluate_stage(
     preset: Preset, run_root: Path, known: Known, connector: str, practised: Path | None, bars: Bars
 ) -> dict[str, Any]:
     """Evaluate the offline policy, or the one that a practice in ``practised`` left. Returns the evaluation as JSON."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(preset.threads)
     offline = load_offline(run_root, known)
     policy: Any = ImagePolicy(offline.policy)
     who, about = "offline", OFFLINE

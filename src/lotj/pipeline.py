@@ -39,7 +39,7 @@ Recipe = Literal["ensemble", "iql"]
 class FeatureConfig:
     """The cache of frozen features of the offline data."""
 
-    views: int = 2
+    views: int = 1
     """Differently augmented versions of each frame."""
     augment: AugmentConfig = AugmentConfig()
     """Offline frames are augmented, online ones never (Sec. V-C)."""

@@ -88,9 +88,9 @@ class Preset:
     """What ``lotj demo`` practises: never known, nor a variant of it."""
     robot: str = "sawyer-a"
     """The cell that practises."""
-    threads: int = 2
-    """Torch threads of what has the machine to itself: the policy's training and the encoding of offline frames. What
-    runs beside something else has one: two threads that wait for each other on a busy core are many times slower."""
+    threads: int = 1
+    """Torch threads of each process; two processes work side by side. Two threads on one narrow network gain a half on
+    idle cores (571 to 385 images/s, measured once by hand) and lose most of it when anything else runs (165)."""
     seed: int = 0
     """Of everything."""
 
@@ -153,7 +153,7 @@ PRESETS: dict[str, Preset] = {
         ),
         evaluate=EvaluateConfig(trials=2),
     ),
-    "desk": _sized("desk", width=16, image_size=64, steps=(3000, 1000, 4000), batch=64),
+    "desk": _sized("desk", width=16, image_size=64, steps=(5000, 1000, 3500), batch=64),
     "paper": _sized(
         "paper",
         width=64,
@@ -170,9 +170,6 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 
-TWO_THREADS = 1.5
-"""How much faster two threads train one network than one thread does, on two idle cores."""
-
 
 def estimate(preset: Preset, speed: Speed, workers: int) -> Estimate:
     """Expected minutes by stage, memory and disk of a whole ``lotj demo`` on a machine of this speed.
@@ -186,7 +183,6 @@ def estimate(preset: Preset, speed: Speed, workers: int) -> Estimate:
     frames = trajectories * FRAMES_PER_TRAJECTORY
     frame_bytes = preset.image_size**2 * 3
     practice, features = preset.practice.practice, preset.practice.features
-    together = TWO_THREADS if preset.threads > 1 else 1.0
     seconds_a_step = 1 / (speed.trajectories * FRAMES_PER_TRAJECTORY)
     reward = preset.reward.steps * preset.reward.batch_size / speed.train_images
     # A critic step trains two encoders and runs the target and the next value forward.
@@ -199,9 +195,8 @@ def estimate(preset: Preset, speed: Speed, workers: int) -> Estimate:
     evaluating = 2 * len(preset.evaluate.scenarios) * preset.evaluate.trials * 20 * seconds_a_step
     seconds = {
         "collect": trajectories / (speed.trajectories * workers),
-        "train reward beside critic": max(reward, critic),
-        "train policy": (policy + weights) / together,
-        "encode": frames * features.views * 3 / speed.encode_images / together,
+        "train": max(reward, critic + weights + policy),
+        "encode": frames * features.views * 3 / speed.encode_images,
         "practise": (steps * a_step + evaluating) * len(preset.practise_on),
     }
     memory = 2.5 + min(frames * frame_bytes, 6 << 30) / 1e9
