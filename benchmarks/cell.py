@@ -1,18 +1,17 @@
 """Measure the simulated cell: scripted policies on every connector, near misses, millimetres per pixel ->
 results/cell.json.
 
-python benchmarks/cell.py --trials 50
+    python benchmarks/cell.py --trials 50
+
+The experts make so many trials in each scenario, the blind baselines, whose averages count, half as many in each. A
+connector's row is kept in ``runs/cell`` until the simulator changes: interrupt it and repeat the command to continue.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import platform
 import subprocess
-import sys
-import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from lotj.parallel import in_processes
 from lotj.rollout import policy_rng, rollout
+from lotj.run import provenance, write_json
 from lotj.sim.baselines import BASELINES
 from lotj.sim.connectors import get_connector, load_catalogue
 from lotj.sim.env import InsertionEnv
@@ -31,17 +32,20 @@ from lotj.sim.scene import FOCAL_LENGTH
 POLICIES = ("expert", "noisy-expert", *BASELINES)
 
 
-def measure(task: tuple[str, int]) -> dict[str, Any]:
+def measure(task: tuple[str, int, Path]) -> dict[str, Any]:
     """Success counts of every scripted policy on one connector, half of the trials on each robot, and its near
-    misses."""
-    name, trials = task
+    misses; read from ``kept`` where the same simulator measured it before."""
+    name, trials, kept = task
+    if kept.exists():
+        row: dict[str, Any] = json.loads(kept.read_text())
+        return row
     counts: dict[str, dict[str, int]] = {policy: {"I": 0, "II": 0} for policy in POLICIES}
     dislodged, peak = 0, 0.0
     for r, robot in enumerate(CELLS):
         env = InsertionEnv(name, robot, images=False, ground_truth=True)
         for policy_name in POLICIES:
             for s, scenario in enumerate(("I", "II")):
-                for trial in range(r, trials, len(CELLS)):
+                for trial in range(r, _trials(policy_name, trials), len(CELLS)):
                     # Start states differ between connectors and policies: a shared set would show its flukes
                     # everywhere.
                     entropy = [zlib.crc32(name.encode()), zlib.crc32(policy_name.encode()), s, trial]
@@ -58,15 +62,22 @@ def measure(task: tuple[str, int]) -> dict[str, Any]:
                     counts[policy_name][scenario] += trajectory.terminated
                     dislodged += bool(np.any(trajectory.privileged["dislodged"]))
                     peak = max(peak, float(trajectory.privileged["force"].max()))
-    return {
+    row = {
         "connector": name,
         "family": env.connector.family,
-        "trials": trials,
+        "trials": {policy: _trials(policy, trials) for policy in POLICIES},
         "successes": counts,
         "dislodged": dislodged,
         "peak_force_n": round(peak, 2),
         "near_misses": near_misses(name),
     }
+    write_json(kept, row)
+    return row
+
+
+def _trials(policy: str, trials: int) -> int:
+    """Trials of a policy in each scenario."""
+    return trials // 2 if policy in BASELINES else trials
 
 
 def near_misses(name: str) -> dict[str, bool | None]:
@@ -129,6 +140,11 @@ def optics() -> dict[str, Any]:
     return rows
 
 
+def git(*arguments: str) -> str:
+    """What git prints."""
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def _policy(name: str, env: InsertionEnv) -> Any:
     if name in BASELINES:
         return BASELINES[name]()
@@ -143,35 +159,39 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/cell.json"))
     arguments = parser.parse_args()
     names = arguments.connectors or list(load_catalogue())
-    started = time.time()
-    with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
-        rows = []
-        for row in pool.imap(measure, [(name, arguments.trials) for name in names]):
-            rows.append(row)
-            print(
-                row["connector"],
-                row["successes"],
-                row["dislodged"],
-                row["peak_force_n"],
-                row["near_misses"],
-                flush=True,
-            )
+    simulator = git("rev-parse", "HEAD:src/lotj/sim")[:12]
+    kept = Path("runs/cell") / f"{simulator}-{arguments.trials}"
+    kept.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for row in in_processes(
+        measure, [(name, arguments.trials, kept / f"{name}.json") for name in names], arguments.workers
+    ):
+        rows.append(row)
+        figures = (row[key] for key in ("connector", "successes", "dislodged", "peak_force_n", "near_misses"))
+        print(f"{len(rows)}/{len(names)}", *figures, flush=True)
     means = {
-        policy: {s: float(np.mean([row["successes"][policy][s] / row["trials"] for row in rows])) for s in ("I", "II")}
+        policy: {
+            s: float(np.mean([row["successes"][policy][s] / row["trials"][policy] for row in rows]))
+            for s in ("I", "II")
+        }
         for policy in POLICIES
     }
     worst = {
-        policy: {s: float(np.min([row["successes"][policy][s] / row["trials"] for row in rows])) for s in ("I", "II")}
+        policy: {
+            s: float(np.min([row["successes"][policy][s] / row["trials"][policy] for row in rows])) for s in ("I", "II")
+        }
         for policy in POLICIES
     }
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     result = {
-        "command": " ".join(["python", "benchmarks/cell.py", *sys.argv[1:]]),
-        "commit": commit,
-        "versions": {"python": platform.python_version(), "mujoco": mujoco.__version__},
-        "seconds": round(time.time() - started, 1),
+        **provenance(),
+        "simulator": simulator,
         "mean_success_rate": means,
         "worst_connector_success_rate": worst,
+        "dislodged": sum(row["dislodged"] for row in rows),
+        "peak_force_n": max(row["peak_force_n"] for row in rows),
+        "near_misses_counted_as_success": sum(
+            bool(verdict) for row in rows for name, verdict in row["near_misses"].items() if name != "inserted"
+        ),
         "optics": optics(),
         "connectors": rows,
     }
