@@ -18,8 +18,6 @@ from torchvision.models.resnet import BasicBlock
 
 STAGES = 4
 BLOCKS_PER_STAGE = 2
-PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
-"""Fixed, after division by 255: nothing is fitted, so offline and online frames are seen through the same transform."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,15 @@ class EncoderConfig:
     """Height and width of the images, in pixels."""
     norm: Literal["group", "batch"] = "group"
     """Normalisation: ``group`` or, as in the original ResNet, ``batch``."""
+    pixel_mean: float = 0.5
+    """Subtracted from pixels in [0, 1]. A setting, not fitted, and saved with every checkpoint: offline and online frames
+    are seen through one transform."""
+    pixel_std: float = 0.25
+    """Then they are divided by it."""
 
     def __post_init__(self) -> None:
+        if self.pixel_std <= 0:
+            raise ValueError(f"EncoderConfig.pixel_std must be positive, got {self.pixel_std}")
         if self.width < 4 or self.width % 4:
             raise ValueError(f"EncoderConfig.width must be a positive multiple of 4, got {self.width}")
         if self.image_size < 32:
@@ -99,7 +104,7 @@ class Encoder(nn.Module):
                 "resize them, or train with EncoderConfig.image_size set to their size"
             )
         pixels = image.to(torch.float32, memory_format=torch.channels_last)
-        pixels = (pixels / 255 - PIXEL_MEAN) / PIXEL_STD
+        pixels = (pixels / 255 - self.config.pixel_mean) / self.config.pixel_std
         return self.pool(self.stages(self.stem(pixels))).flatten(1)  # (B, F)
 
 
