@@ -31,8 +31,8 @@ class EncoderConfig:
     norm: Literal["group", "batch"] = "group"
     """Normalisation: ``group`` or, as in the original ResNet, ``batch``."""
     pixel_mean: float = 0.5
-    """Subtracted from pixels in [0, 1]. A setting, not fitted, and saved with every checkpoint: offline and online frames
-    are seen through one transform."""
+    """Subtracted from pixels in [0, 1]. A setting, not fitted, and saved with every checkpoint: offline and online
+    frames are seen through one transform."""
     pixel_std: float = 0.25
     """Then they are divided by it."""
 
