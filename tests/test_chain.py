@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,29 @@ def test_a_known_connector_is_refused(chain, capsys):
         main(["practice", "--run", str(run), "--connector", known.train[0]])
     assert known.train[0] in capsys.readouterr().err
     assert not (run / "practice" / known.train[0]).exists()
+
+
+def test_a_validation_connector_is_marked_wherever_it_goes(chain, capsys):
+    """Practised on purpose, a validation connector is named as one in every output."""
+    run, _ = chain
+    (name,) = PRESETS["debug"].split().validation
+    command = ["practice", "--run", str(run), "--connector", name, "--trials", "1"]
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "--validation" in capsys.readouterr().err
+    main([*command, "--validation"])
+    assert f"{name} (validation)" in capsys.readouterr().out
+    out = run / "practice" / name / "ensemble-learned-s0"
+    assert json.loads((out / "config.json").read_text())["config"]["validation"] is True
+    assert json.loads((out / "done.json").read_text())["summary"]["validation"] is True
+    for side in ("before", "after"):
+        assert json.loads((out / f"evaluation-{side}.json").read_text())["policy"]["validation"] is True
+    main(["report", "--run", str(run)])
+    rows = json.loads((run / "summary.json").read_text())["practices"]
+    assert {row["connector"]: row["validation"] for row in rows} == {CONNECTOR: False, name: True}
+    assert "validation connector, practised on purpose" in (run / "report.html").read_text()
+    shutil.rmtree(out)
+    main(["report", "--run", str(run)])
 
 
 def test_ground_truth_reward_is_marked_wherever_it_goes(chain, capsys):

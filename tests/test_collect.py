@@ -1,6 +1,7 @@
 """Collection: the same data whatever the number of workers, killed or not; dislodged trials counted, not kept."""
 
 import dataclasses
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ from lotj import collect as collecting
 from lotj.collect import CollectConfig, collect, trajectory_seed
 from lotj.data.store import TrajectoryStore
 from lotj.offline import Known
-from lotj.pipeline import known_connectors, refuse_known
+from lotj.pipeline import known_connectors, refuse_known, split_by_group
 from lotj.presets import PRESETS
-from lotj.sim.connectors import TEST_CONNECTORS, load_catalogue, variants_of
+from lotj.sim.connectors import TEST_CONNECTORS, get_connector, load_catalogue, variants_of
 
 CONFIG = CollectConfig(("usb-a", "rj45"), trajectories=6, slow=0.3, wrong_place=0.3, image_size=32)
 
@@ -117,7 +118,34 @@ def test_practice_refuses_what_training_knew():
     known = known_connectors(44, 5)
     with pytest.raises(ValueError, match="not novel"):
         refuse_known(known.train[0], known)
-    refuse_known("europlug", known)
+    assert refuse_known("europlug", known) is False
+
+
+def test_practice_refuses_validation_connectors_unless_asked():
+    """What thresholds were chosen on is not novel, by name or by group; on purpose it may be practised, and is said to
+    be what it is."""
+    known = Known(("usb-a", "rj45"), ("bnc-75",))
+    for name in ("bnc-75", "bnc"):
+        with pytest.raises(ValueError, match=r"bnc-75.*group 'bnc'.*validation"):
+            refuse_known(name, known)
+        assert refuse_known(name, known, allow_validation=True) is True
+    with pytest.raises(ValueError, match="training knew usb-a"):
+        refuse_known("usb-a", known, allow_validation=True)
+
+
+def test_groups_of_own_files_count(tmp_path):
+    """A TOML connector that was known makes its group known, for files and catalogue alike; so does one to practise."""
+    text = (resources.files("lotj.sim") / "catalogue" / "usb.toml").read_text(encoding="utf-8")
+    head, *entries = text.split("[[connector]]")
+    mine = tmp_path / "mine.toml"
+    mine.write_text(head + "[[connector]]" + entries[0].replace('name = "usb-a"', 'name = "my-usb"'))
+    assert get_connector(str(mine)).group == get_connector("usb-a").group
+    own = (str(mine), "rj45", "bnc")
+    known = split_by_group([get_connector(name) for name in own], 1)
+    with pytest.raises(ValueError, match=r"'usb-a' is not novel.*my-usb"):
+        refuse_known("usb-a", known, own)
+    with pytest.raises(ValueError, match="training knew usb-a"):
+        refuse_known(str(mine), Known(("usb-a", "rj45"), ("bnc",)))
 
 
 def test_named_connectors_split_by_group():

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from lotj.algos import iql_practice
 from lotj.algos.iql import (
     CriticConfig,
     CriticFeatures,
     CriticLearner,
+    CriticLoss,
     CriticNetwork,
     advantage_weight,
     critic_loss,
@@ -376,6 +378,26 @@ def test_practice_is_built_from_checkpoints(tmp_path) -> None:
     image = transition().image
     assert torch.equal(rebuilt.encode(image), original.encode(image))
     assert rebuilt.policy.config == POLICY and rebuilt.critic.config == CRITIC
+
+
+def test_practice_learns_on_its_device(monkeypatch) -> None:
+    """A batch drawn on the CPU meets networks on another device there: every tensor that the losses read has moved."""
+    networks = policy_learner(steps=1).network, critic_learner(steps=1).network
+    learner = IqlPractice(IqlPracticeConfig(), *networks, seed=0, device="meta")
+    read: list[Tensor] = []
+
+    def critic(heads, features, batch, config) -> CriticLoss:
+        read.extend([*features, *batch])
+        return CriticLoss(torch.zeros(()), torch.zeros(len(batch.action)), {})
+
+    def policy(network, feature, action, domain, *rest, step=None) -> tuple[Tensor, dict[str, float]]:
+        read.extend([feature, action, domain])
+        return torch.zeros(()), {}
+
+    monkeypatch.setattr(iql_practice, "critic_loss", critic)
+    monkeypatch.setattr(iql_practice, "policy_objective", policy)
+    learner.loss(encoded(practice(), transition()))
+    assert len(read) > 8 and {tensor.device.type for tensor in read} == {"meta"}
 
 
 def test_policy_and_critic_must_share_actions() -> None:

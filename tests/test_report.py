@@ -318,6 +318,19 @@ def test_grad_cam_of_a_frozen_resnet() -> None:
     assert all(parameter.grad is None for parameter in encoder.parameters())
 
 
+def test_grad_cam_looks_on_the_layers_device() -> None:
+    """The images come to the network, wherever it is."""
+
+    class Seen(Exception):
+        pass
+
+    def target(pixels: torch.Tensor) -> torch.Tensor:
+        raise Seen(pixels.device.type)
+
+    with pytest.raises(Seen, match="meta"):
+        grad_cam(target, PatchNet().to("meta").conv, np.zeros((1, 64, 64, 3), np.uint8))
+
+
 def test_grad_cam_refuses_what_it_cannot_explain() -> None:
     """A score of the wrong shape, or one that gradients cannot reach, is named."""
     image, net = np.zeros((2, 64, 64, 3), np.uint8), PatchNet()

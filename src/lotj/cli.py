@@ -209,6 +209,7 @@ def practice(
     trials: int | None = None,
     scenario: Literal["I", "II", "mixed"] | None = None,
     seed: int | None = None,
+    validation: bool = False,
 ) -> None:
     """Practise a connector that offline training never saw.
 
@@ -222,6 +223,7 @@ def practice(
         trials: number of trials; the preset's by default.
         scenario: where trials start; the preset's by default.
         seed: of the practice; the preset's by default.
+        validation: practise a validation connector on purpose, for choosing recipes; marked in every output.
     """
     from dataclasses import replace
 
@@ -239,7 +241,7 @@ def practice(
     config = replace(config, practice=inner, recipe=recipe or config.recipe)
     if reward == "ground-truth":
         console.print("[yellow]Diagnostic: practising with ground truth as the reward.[/]")
-    out = job.practice_stage(preset, run, known, connector, reward, bar, config, seed)
+    out = job.practice_stage(preset, run, known, connector, reward, bar, config, seed, validation)
     outcome = outcome_of(preset, run, [out], {})
     _print_outcome(outcome)
     say(f"Next: lotj report --run {run}")
@@ -379,11 +381,12 @@ def _print_outcome(outcome: dict[str, Any]) -> None:
     )
     for row in outcome["practices"]:
         marked = f"{row['reward']} (diagnostic)" if row["diagnostic"] else row["reward"]
+        name = f"{row['connector']} (validation)" if row["validation"] else row["connector"]
         for scenario, counts in row["scenarios"].items():
             before, after = ("{}/{}".format(*counts[side]) for side in ("offline_true", "online_true"))
             judged = f"{counts['online_judged']}/{counts['online_true'][1]}"
             p_value = f"{counts['p_value']:.4f}"
-            table.add_row(row["connector"], row["recipe"], marked, scenario, before, after, p_value, judged)
+            table.add_row(name, row["recipe"], marked, scenario, before, after, p_value, judged)
     console.print(table)
 
 

@@ -46,7 +46,13 @@ class Ticker(Protocol):
 Bars = Callable[[str], AbstractContextManager[Ticker]]
 """Opens a progress bar with a title."""
 
-OFFLINE: Mapping[str, Any] = {"practised": None, "recipe": "offline", "reward": None, "diagnostic": False}
+OFFLINE: Mapping[str, Any] = {
+    "practised": None,
+    "recipe": "offline",
+    "reward": None,
+    "diagnostic": False,
+    "validation": False,
+}
 """Whose policy an evaluation is about, where nothing was practised."""
 
 
@@ -127,7 +133,7 @@ def features_stage(preset: Preset, run_root: Path, known: Known, recipe: RecipeC
 
 def practise_both(preset: Preset, run_root: Path, known: Known, connector: str, bars: Bars) -> list[Path]:
     """Practise with the learned reward and, beside it, the diagnostic with ground truth. Returns both folders."""
-    refuse_known(connector, known)
+    refuse_known(connector, known, preset.known)
     features_stage(preset, run_root, known, preset.practice, bars)
     truth = practice_dir(run_root, connector, preset.practice.recipe, "ground-truth", preset.seed)
     with beside(_practise_diagnostic, preset, run_root, known, connector) as diagnostic:
@@ -158,18 +164,21 @@ def practice_stage(
     bars: Bars,
     recipe: RecipeConfig | None = None,
     seed: int | None = None,
+    allow_validation: bool = False,
 ) -> Path:
     """Evaluate, practise, evaluate again. Returns the practice's folder; what is finished there is reused."""
-    refuse_known(connector, known)
+    validation = refuse_known(connector, known, preset.known, allow_validation=allow_validation)
     recipe, seed = recipe or preset.practice, preset.seed if seed is None else seed
     recipe = replace(recipe, practice=replace(recipe.practice, reward=reward))
     offline = load_offline(run_root, known)
     out = practice_dir(run_root, connector, recipe.recipe, reward, seed)
     config = {"connector": connector, "robot": preset.robot, "recipe": recipe, "rule": offline.rule}
+    config["validation"] = validation
     run = Run(out, "practice", config, seed)
     name = get_connector(connector).name
     untaught = ImagePolicy(offline.policy)
-    _evaluate(preset, connector, untaught, offline, out / "evaluation-before.json", bars, f"{name} before", OFFLINE)
+    about = {**OFFLINE, "validation": validation}
+    _evaluate(preset, connector, untaught, offline, out / "evaluation-before.json", bars, f"{name} before", about)
     features_stage(preset, run_root, known, recipe, bars)
     torch.set_num_threads(preset.threads)
     with TrajectoryStore(store_path(run_root)) as store, bars(f"practise {name}, {reward} reward") as tick:
@@ -191,8 +200,10 @@ def practice_stage(
             seed,
             cache=_features_path(run_root, recipe),
             progress=told,
+            own=preset.known,
+            allow_validation=allow_validation,
         )
-    about = _about(name, recipe)
+    about = _about(name, recipe, validation)
     _evaluate(preset, connector, learner, offline, out / "evaluation-after.json", bars, f"{name} after", about)
     return out
 
@@ -212,7 +223,10 @@ def evaluate_stage(
         recipe = config_from(RecipeConfig, settings["config"]["recipe"])
         policy = make_learner(recipe, offline, settings["seed"])
         policy.load_state_dict(load_state(practised / "checkpoint.safetensors")["learner"])
-        who, about = f"{practised.parent.name}-{practised.name}", _about(practised.parent.name, recipe)
+        who, about = (
+            f"{practised.parent.name}-{practised.name}",
+            _about(practised.parent.name, recipe, settings["config"].get("validation", False)),
+        )
     name = get_connector(connector).name
     size = f"s{preset.evaluate.seed}-n{preset.evaluate.trials}"
     out = run_root / "evaluations" / name / f"{who}-{size}.json"
@@ -235,10 +249,11 @@ def report_stage(preset: Preset, run_root: Path, known: Known, folders: list[Pat
     return summary
 
 
-def _about(connector: str, recipe: RecipeConfig) -> dict[str, Any]:
+def _about(connector: str, recipe: RecipeConfig, validation: bool) -> dict[str, Any]:
     """Whose policy is evaluated: what it practised, by which recipe, for which reward."""
-    reward = recipe.practice.reward
-    return {"practised": connector, "recipe": recipe.recipe, "reward": reward, "diagnostic": reward == "ground-truth"}
+    reward, diagnostic = recipe.practice.reward, recipe.practice.reward == "ground-truth"
+    who = {"practised": connector, "recipe": recipe.recipe, "reward": reward}
+    return {**who, "diagnostic": diagnostic, "validation": validation}
 
 
 def _evaluate(

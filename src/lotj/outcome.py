@@ -26,6 +26,7 @@ def result(preset: Preset, run_root: Path, folders: list[Path], seconds: dict[st
                 "recipe": run["config"]["recipe"]["recipe"],
                 "reward": run["config"]["recipe"]["practice"]["reward"],
                 "diagnostic": run["config"]["recipe"]["practice"]["reward"] == "ground-truth",
+                "validation": run["config"].get("validation", False),
                 "practice": _json(folder / "done.json"),
                 "scenarios": {
                     row.scenario: {

@@ -124,21 +124,42 @@ def split_by_group(connectors: Sequence[Connector], validation: int) -> Known:
     return _split(connectors, set(groups[len(groups) - validation :]))
 
 
-def refuse_known(connector: str, known: Known) -> None:
-    """A connector to practise must not have been trained on, nor any close variant of it.
+def refuse_known(connector: str, known: Known, own: Sequence[str] = (), *, allow_validation: bool = False) -> bool:
+    """A connector to practise must be novel: offline training knew neither it nor a connector of its group.
+
+    Args:
+        connector: a name of the catalogue or a TOML file.
+        known: the split.
+        own: names and TOML files that the split was made of (``Preset.known``); the catalogue does not have the latter.
+        allow_validation: let a connector pass that validation alone has seen: thresholds and rules were chosen on it,
+            which makes it fit for choosing recipes and unfit for claims.
+
+    Returns:
+        Whether it is such a validation connector.
 
     Raises:
-        ValueError: it was.
+        ValueError: it is not novel; says which known connector it shares a name or a group with.
     """
-    path_or_name = get_connector(connector)
-    catalogue = load_catalogue()
-    variants = {name for name, other in catalogue.items() if other.group == path_or_name.group} | {path_or_name.name}
-    seen = sorted(variants & set(known.train))
-    if seen:
+    chosen = get_connector(connector)
+    described = {other.name: other for other in map(get_connector, own)}
+
+    def alike(names: Sequence[str]) -> list[str]:
+        others = [described.get(name) or get_connector(name) for name in names]
+        return [o.name for o in others if o.name == chosen.name or o.group == chosen.group]
+
+    trained, validated = alike(known.train), alike(known.validation)
+    if trained:
         raise ValueError(
-            f"{connector!r} is not novel: offline training knew {', '.join(seen)}. "
+            f"{connector!r} is not novel: offline training knew {', '.join(trained)} (group {chosen.group!r}). "
             "Practise one that it did not know, or train without these"
         )
+    if validated and not allow_validation:
+        raise ValueError(
+            f"{connector!r} is not novel: {', '.join(validated)} (group {chosen.group!r}) served validation, on which "
+            "the reward's threshold and rule were chosen. Practise another, or say --validation to practise it on "
+            "purpose; every output is then marked"
+        )
+    return bool(validated)
 
 
 def make_learner(config: RecipeConfig, offline: Offline, seed: int) -> Learner:
@@ -203,9 +224,14 @@ def practise(
     *,
     cache: Path | None = None,
     progress: Callable[[TrialRecord], None] | None = None,
+    own: Sequence[str] = (),
+    allow_validation: bool = False,
 ) -> Learner:
-    """Practise one connector (Sec. V-C) in the run's folder; continues or reuses what is there. Returns the learner."""
-    refuse_known(connector, offline.known)
+    """Practise one connector (Sec. V-C) in the run's folder; continues or reuses what is there. Returns the learner.
+
+    ``own`` and ``allow_validation`` are those of ``refuse_known``.
+    """
+    validation = refuse_known(connector, offline.known, own, allow_validation=allow_validation)
     learner = make_learner(config, offline, seed)
     features = offline_features(learner, config.features, store, offline.known, cache)
     if run.is_done():
@@ -222,7 +248,7 @@ def practise(
         )
     finally:
         env.close()
-    run.finish(result.summary())
+    run.finish({**result.summary(), "validation": validation})
     return learner
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lotj.algos.iql import CriticFeatures, CriticNetwork, advantage_weight, critic_loss
-from lotj.algos.learner import Batch, Samples, ema_update, freeze, image_to_batch
+from lotj.algos.learner import Batch, Samples, batch_to, ema_update, freeze, image_to_batch
 from lotj.algos.policy import PolicyNetwork, noisy_action, policy_objective
 from lotj.algos.training import adam, default_device
 from lotj.types import Observation
@@ -139,6 +139,7 @@ class IqlPractice:
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """L_Q + L_V + L_pi + L_DAIB; stop-gradients and disjoint parameters keep the terms apart."""
+        batch = batch_to(batch, self.device)
         policy_feature, q, v = batch.feature.split(self.feature_dims, dim=1)
         next_v = batch.next_feature.split(self.feature_dims, dim=1)[2]
         critic = critic_loss(self.critic.heads, CriticFeatures(q, q, v, next_v), batch, self.critic.config)

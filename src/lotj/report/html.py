@@ -32,6 +32,12 @@ DIAGNOSTIC = (
     "robot on the job has one, so it is no result of the method.</div>"
 )
 
+VALIDATION = (
+    "<div class='banner'><strong>A validation connector, practised on purpose.</strong> The reward's threshold and "
+    "rule were chosen on it (<code>--validation</code>). This serves to choose recipes; it is no result on a novel "
+    "connector.</div>"
+)
+
 GLOSSARY = """<h2 id='words'>What the words mean</h2><div class='card'><dl>
 <dt>rewarded</dt><dd>The reward model was above its threshold on at least one image of the trial.</dd>
 <dt>judged</dt><dd>The success rule fired: enough such images in a row. In practice this pays the reward and ends the
@@ -146,6 +152,7 @@ def _practice(
         f"reward <strong>{escape(record.reward_source)}</strong> · seed {escape(record.seed or 'unknown')} · "
         f"{len(record.trials)} practice trials{minutes}</p>",
         DIAGNOSTIC if record.diagnostic else "",
+        VALIDATION if record.validation else "",
         scenario_cards(rows),
         *(missing_note(text) for text in record.missing.values()),
         believed_and_true(record),
@@ -180,7 +187,8 @@ def _summary_table(records: Sequence[PracticeRecord], comparisons: Sequence[Sequ
     lines = []
     for number, (record, rows) in enumerate(zip(records, comparisons), start=1):
         cells = {row.scenario: _summary_cell(row) for row in rows}
-        chip = " <span class='chip unchanged'>diagnostic</span>" if record.diagnostic else ""
+        marks = [name for name in ("diagnostic", "validation") if getattr(record, name)]
+        chip = "".join(f" <span class='chip unchanged'>{mark}</span>" for mark in marks)
         lines.append(
             f"<tr><td><a href='#practice-{number}'>{escape(record.connector)}</a><br><span class='note'>"
             f"{escape(record.recipe)} · {escape(record.reward_source)} · seed {escape(record.seed)}</span>{chip}</td>"
@@ -205,6 +213,7 @@ def _summary(record: PracticeRecord, rows: Sequence[Comparison]) -> dict[str, An
         "recipe": record.recipe,
         "reward": record.reward_source,
         "diagnostic": record.diagnostic,
+        "validation": record.validation,
         "seed": record.seed,
         "practice_trials": len(record.trials),
         "scenarios": {

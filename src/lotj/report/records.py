@@ -75,6 +75,11 @@ class PracticeRecord:
         return self.reward_source == GROUND_TRUTH
 
     @property
+    def validation(self) -> bool:
+        """Whether a validation connector was practised on purpose."""
+        return bool(self.provenance.get("config", {}).get("validation", False))
+
+    @property
     def title(self) -> str:
         """Connector, recipe and reward source."""
         return f"{self.connector} · {self.recipe} · {self.reward_source} reward"

@@ -30,9 +30,9 @@ def grad_cam(target: Callable[[Tensor], Tensor], layer: nn.Module, image: NDArra
     take an earlier stage there (``encoder.stages[1]`` has 8 x 8).
 
     Args:
-        target: maps (B, 3, H, W) uint8 to one score an image (B,), through ``layer``. For a reward: its logit. For a
-            critic: ``lambda image: q(encoder(image), action)`` with the action (B, A) held. For a policy: the log
-            probability of the action taken, or one coordinate of the mean.
+        target: maps (B, 3, H, W) uint8, on the layer's device, to one score an image (B,), through ``layer``. For a
+            reward: its logit. For a critic: ``lambda image: q(encoder(image), action)`` with the action (B, A) held.
+            For a policy: the log probability of the action taken, or one coordinate of the mean.
         layer: a convolutional module whose output is (B, C, h, w); may be frozen.
         image: (B, H, W, 3) uint8.
 
@@ -44,7 +44,8 @@ def grad_cam(target: Callable[[Tensor], Tensor], layer: nn.Module, image: NDArra
     """
     from captum.attr import LayerAttribution, LayerGradCam  # imported late: it costs a second
 
-    batch = torch.from_numpy(np.ascontiguousarray(image)).permute(0, 3, 1, 2)
+    device = next((parameter.device for parameter in layer.parameters()), torch.device("cpu"))
+    batch = torch.from_numpy(np.ascontiguousarray(image)).permute(0, 3, 1, 2).to(device)
 
     def score(pixels: Tensor) -> Tensor:
         value = target(pixels)
