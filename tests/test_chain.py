@@ -97,6 +97,8 @@ def assert_same_run(one: Path, other: Path) -> None:
         assert ours.keys() == theirs.keys(), path
         for name in ours:
             assert torch.equal(ours[name], theirs[name]), f"{path}{name}"
+    for path in one.rglob("*.npy"):
+        assert path.read_bytes() == (other / path.relative_to(one)).read_bytes(), path
     with TrajectoryStore(store_path(one)) as ours, TrajectoryStore(store_path(other)) as theirs:
         assert len(ours) == len(theirs)
         np.testing.assert_array_equal(ours.index.seed, theirs.index.seed)

@@ -175,6 +175,29 @@ def test_features_and_pixels_draw_the_same_rows(store: TrajectoryStore, dtype: t
     assert features.online.tolist() == [False] * 48 + [True] * 16
 
 
+def test_a_buffer_over_mapped_features_draws_the_same(store: TrajectoryStore, tmp_path: Path) -> None:
+    """Features that lie in a mapped file give the batches that added ones give, and are not copied; giving them twice,
+    or not at all, or in another shape, is refused."""
+    data = TransitionDataset(store, ["a", "b"])
+    added = fill(data, store, views=2, dtype=torch.float16)
+    np.save(tmp_path / "f.npy", added.features.numpy())
+    mapped = torch.from_numpy(np.load(tmp_path / "f.npy", mmap_mode="c"))
+    buffer = FeatureBuffer(data.frames, 3, 2, 2, feature=mapped)
+    for i, domain in zip(data.trajectories.tolist(), data.domains.tolist()):
+        one = store.read(i)
+        action, reward = torch.from_numpy(one.action), torch.from_numpy(one.reward)
+        buffer.add(None, action, reward, one.terminated, domain)
+    for ours, theirs in zip(buffer.sample(64, generator(3)), added.sample(64, generator(3))):
+        assert torch.equal(ours, theirs)
+    assert buffer.features.data_ptr() == mapped.data_ptr()
+    with pytest.raises(ValueError, match="expected None exactly where"):
+        FeatureBuffer(10, 3, 2).add(None, action, reward, True)
+    with pytest.raises(ValueError, match="expected None exactly where"):
+        buffer.add(torch.zeros(2, len(action) + 1, 3), action, reward, True)
+    with pytest.raises(ValueError, match="feature: expected"):
+        FeatureBuffer(data.frames, 4, 2, 2, feature=mapped)
+
+
 def test_mix_counts_are_exact(store: TrajectoryStore) -> None:
     """Online rows number round(batch * fraction); a missing side is made up for by the other."""
     offline = fill(TransitionDataset(store, ["a", "b"]), store)

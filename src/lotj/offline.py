@@ -7,7 +7,7 @@ complete.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +160,14 @@ def calibrate(
     ids = np.flatnonzero(np.isin(store.index.connector, list(validation)))
     if not len(ids):
         raise ValueError(f"the store has no trajectories of the validation connectors {list(validation)}; collect them")
-    trajectories = [store.read(int(i)) for i in ids]
-    logits = [model.logit(trajectory.image) for trajectory in trajectories]
+    trajectories, logits = [], []
+    for i in ids:
+        trajectory = store.read(int(i))
+        logits.append(model.logit(trajectory.image))
+        # At full scale the images of all validation trajectories would not fit into memory.
+        trajectories.append(replace(trajectory, image=trajectory.image[:0]))
     label = np.concatenate([t.privileged["success"] for t in trajectories]).astype(bool)
-    connector = np.concatenate([[t.connector] * len(t.image) for t in trajectories])
+    connector = np.concatenate([[t.connector] * (len(t) + 1) for t in trajectories])
     short = np.concatenate([t.privileged["tip_in_socket"][:, 2] for t in trajectories])
     flat = np.concatenate(logits)
     weight = _rebalanced(label, connector)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lotj.algos.ensemble import EnsembleConfig, EnsemblePractice
@@ -198,19 +199,19 @@ def offline_features(
         progress: called with (frames encoded, frames in all).
     """
     dataset = TransitionDataset(store, known.train, sources=config.sources)
-    if cache is not None and cache.exists():
-        state = load_state(cache)
-        learner.load_fit_state(state["fit"])
-        feature: Tensor = state["feature"]
+    numbers = cache.with_suffix(".npy") if cache is not None else None
+    if cache is not None and numbers is not None and cache.exists():
+        learner.load_fit_state(load_state(cache)["fit"])
+        feature = np.load(numbers, mmap_mode="c")
     else:
         rng = np.random.default_rng(config.seed)
         sample = np.sort(rng.choice(dataset.frames, min(config.fit_images, dataset.frames), replace=False))
         learner.fit(dataset.frame_images(rows) for rows in np.array_split(sample, max(1, len(sample) // 256)))
-        feature = _encode_all(learner, dataset, config, progress)
+        feature = _encode_all(learner, dataset, config, numbers, progress)
         if cache is not None:
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            save_state(cache, {"fit": learner.fit_state(), "feature": feature})
-    return _fill(learner, dataset, feature, config.views)
+            # Written last: it says that the numbers are complete.
+            save_state(cache, {"fit": learner.fit_state()})
+    return _fill(learner, dataset, torch.from_numpy(feature), config.views)
 
 
 def practise(
@@ -282,34 +283,41 @@ def evaluate_policy(
 
 
 def _encode_all(
-    learner: Learner, dataset: TransitionDataset, config: FeatureConfig, progress: Callable[[int, int], None]
-) -> Tensor:
-    """(frames, views, F) float16 of every frame of the data set."""
+    learner: Learner,
+    dataset: TransitionDataset,
+    config: FeatureConfig,
+    path: Path | None,
+    progress: Callable[[int, int], None],
+) -> NDArray[np.float16]:
+    """(frames, views, F) of every frame of the data set; in a file that is mapped, where there is a path: at full scale
+    they would not fit into memory."""
     augment, generator = Augment(config.augment), torch.Generator().manual_seed(config.seed)
-    feature = torch.empty(dataset.frames, config.views, learner.feature_dim, dtype=torch.float16)
+    shape = (dataset.frames, config.views, learner.feature_dim)
+    feature: NDArray[np.float16]
+    if path is None:
+        feature = np.empty(shape, np.float16)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        feature = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
     for rows in _chunks(dataset.frames, 512):
         image = dataset.frame_images(rows)
         for view in range(config.views):
-            feature[rows, view] = learner.encode(augment(image, generator)).cpu().half()
+            feature[rows[0] : rows[-1] + 1, view] = learner.encode(augment(image, generator)).cpu().half().numpy()
         progress(int(rows[-1]) + 1, dataset.frames)
+    if isinstance(feature, np.memmap):
+        feature.flush()
     return feature
 
 
 def _fill(learner: Learner, dataset: TransitionDataset, feature: Tensor, views: int) -> FeatureBuffer:
-    buffer = FeatureBuffer(dataset.frames, learner.feature_dim, learner.action_dim, views, torch.float16)
-    index, start = dataset.store.index, 0
+    buffer = FeatureBuffer(dataset.frames, learner.feature_dim, learner.action_dim, views, feature=feature)
+    index = dataset.store.index
     actions, rewards = dataset.store.actions, dataset.store.rewards
     for trajectory, domain in zip(dataset.trajectories.tolist(), dataset.domains.tolist()):
         length, offset = int(index.length[trajectory]), int(index.transition_offset[trajectory])
         rows = slice(offset, offset + length)
-        buffer.add(
-            feature[start : start + length + 1].transpose(0, 1),
-            torch.tensor(actions[rows]),
-            torch.tensor(rewards[rows]),
-            bool(index.terminated[trajectory]),
-            domain,
-        )
-        start += length + 1
+        terminated = bool(index.terminated[trajectory])
+        buffer.add(None, torch.tensor(actions[rows]), torch.tensor(rewards[rows]), terminated, domain)
     return buffer
 
 

@@ -11,6 +11,7 @@ from lotj.algos.policy import PolicyConfig
 from lotj.algos.reward import RewardConfig
 from lotj.collect import CollectConfig
 from lotj.data.augment import AugmentConfig
+from lotj.data.replay import PRELOAD_BYTES
 from lotj.evaluate import EvaluateConfig
 from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
@@ -199,5 +200,12 @@ def estimate(preset: Preset, speed: Speed, workers: int) -> Estimate:
         "encode": frames * features.views * 3 / speed.encode_images,
         "practise": (steps * a_step + evaluating) * len(preset.practise_on),
     }
-    memory = 2.5 + min(frames * frame_bytes, 6 << 30) / 1e9
-    return Estimate({k: v / 60 for k, v in seconds.items()}, memory, frames * frame_bytes / 1e9 + 0.3)
+    iql = preset.practice.recipe == "iql"
+    critic_dim = preset.critic.model.encoder.feature_dim
+    feature_dim = (
+        preset.policy.model.encoder.feature_dim + 2 * critic_dim if iql else preset.practice.ensemble.components
+    )
+    disk = frames * (frame_bytes + 2 * features.views * feature_dim) / 1e9 + 0.3
+    # Images beyond PRELOAD_BYTES stay on the disk; two processes hold them.
+    memory = 3 + 2 * min(frames * frame_bytes, PRELOAD_BYTES) / 1e9
+    return Estimate({k: v / 60 for k, v in seconds.items()}, memory, disk)

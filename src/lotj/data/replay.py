@@ -218,17 +218,28 @@ class FeatureBuffer:
         action_dim: A.
         views: Versions of each frame (augmented differently), of which a draw picks one.
         dtype: ``torch.float16`` halves the memory; batches are float32 either way.
+        feature: (capacity, views, F) that holds all features already, for example mapped from a file; they are then not
+            given to `add`, and nothing is copied.
     """
 
     def __init__(
-        self, capacity: int, feature_dim: int, action_dim: int, views: int = 1, dtype: torch.dtype = torch.float32
+        self,
+        capacity: int,
+        feature_dim: int,
+        action_dim: int,
+        views: int = 1,
+        dtype: torch.dtype = torch.float32,
+        feature: Tensor | None = None,
     ) -> None:
         for name, value in (("capacity", capacity), ("feature_dim", feature_dim), ("views", views)):
             if value < 1:
                 raise ValueError(f"{name}: expected 1 or more, got {value}")
         self.capacity, self.views, self.frames = capacity, views, 0
         self._length = 0
-        self._feature = torch.empty(capacity, views, feature_dim, dtype=dtype)
+        self._filled = feature is not None
+        if feature is not None and feature.shape != (capacity, views, feature_dim):
+            raise ValueError(f"feature: expected {(capacity, views, feature_dim)}, got {tuple(feature.shape)}")
+        self._feature = torch.empty(capacity, views, feature_dim, dtype=dtype) if feature is None else feature
         self._first = torch.empty(capacity, dtype=torch.int64)
         self._action = torch.empty(capacity, action_dim)
         self._reward = torch.empty(capacity)
@@ -244,11 +255,13 @@ class FeatureBuffer:
         """(frames, views, F), as stored."""
         return self._feature[: self.frames]
 
-    def add(self, feature: Tensor, action: Tensor, reward: Tensor, terminated: bool, domain: int = HELD_OUT) -> None:
+    def add(
+        self, feature: Tensor | None, action: Tensor, reward: Tensor, terminated: bool, domain: int = HELD_OUT
+    ) -> None:
         """Take in a trajectory of T transitions.
 
         Args:
-            feature: (T + 1, F), or (views, T + 1, F).
+            feature: (T + 1, F), or (views, T + 1, F); None where the buffer was made with all features.
             action: (T, A).
             reward: (T,), ``reward[t]`` describes frame t + 1.
             terminated: The last transition ended the task.
@@ -258,6 +271,10 @@ class FeatureBuffer:
             ValueError: Shapes do not fit, or the buffer is full.
         """
         length = len(action)
+        if (feature is None) != self._filled:
+            raise ValueError("feature: expected None exactly where the buffer was made with all features")
+        if feature is None:
+            feature = self._feature[self.frames : self.frames + length + 1].transpose(0, 1)
         feature = feature[None] if feature.ndim == 2 else feature
         expected = (self.views, length + 1, self._feature.shape[2])
         if feature.shape != expected or reward.shape != (length,) or action.shape[1:] != self._action.shape[1:]:
@@ -269,7 +286,8 @@ class FeatureBuffer:
                 "make it trials x (horizon + 1)"
             )
         frames, rows = slice(self.frames, self.frames + length + 1), slice(self._length, self._length + length)
-        self._feature[frames] = feature.detach().transpose(0, 1).to(self._feature)
+        if not self._filled:
+            self._feature[frames] = feature.detach().transpose(0, 1).to(self._feature)
         self._first[rows] = torch.arange(self.frames, self.frames + length)
         self._action[rows] = action
         self._reward[rows] = reward
