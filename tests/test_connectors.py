@@ -143,6 +143,7 @@ def test_own_file_is_a_connector(tmp_path: Path) -> None:
     [
         ("insertion_depth = 0.012", "insertion_depth = 12", r"'two-pin'.*'insertion_depth'.*got 12.*metres"),
         ("insertion_depth = 0.012", "insertion_depth = -0.012", r"'insertion_depth'.*got -0.012"),
+        ("insertion_depth = 0.012", "insertion_depth = 0.021", r"'insertion_depth'.*got 0.021.*0.003 to 0.02 m"),
         ("insertion_depth = 0.012", 'insertion_depth = "deep"', r"'insertion_depth'.*got 'deep'.*a number"),
         ("insertion_depth = 0.012", "insertion_deph = 0.012", r"'insertion_deph'.*did you mean 'insertion_depth'"),
         ("insertion_depth = 0.012\n", "", r"'insertion_depth'.*missing"),
@@ -166,6 +167,15 @@ def test_own_file_is_a_connector(tmp_path: Path) -> None:
         ('profile = "circle"', 'profile = "circle"\nlength = 0.02', r"part 'pin'.*'length'.*0.02.*insertion_depth"),
         ('source = "sheet"', "", r"part 'pin'.*'source'.*missing"),
         ('source = "sheet"', 'source = "sheet"\nwidth = 1', r"part 'pin'.*'width'.*unknown"),
+        ("[[connector.part]]", "[connector.part]", r"'two-pin'.*'part'.*double the brackets"),
+        ("[[connector]]", "[connector]", r"'connector'.*double the brackets"),
+        ("sources = { ", 'sources = "x" # ', r"'two-pin'.*'sources'.*got 'x'.*a table"),
+        ("[[connector]]", '[defaults]\nsources = "x"\n\n[[connector]]', r"'two-pin'.*'sources'.*got 'x'.*a table"),
+        ("[[connector]]", '[defaults]\npart = [{ kind = "pin" }]\n\n[[connector]]', r"'part.name'.*missing"),
+        ("[[connector]]", "defaults = 1\n\n[[connector]]", r"'defaults'.*got 1.*table"),
+        ('name = "two-pin"', "name = []", r"connector '\[\]'.*'name'.*got \[\].*a text"),
+        ('name = "two-pin"', 'name = "two-pin"\nlike = []', r"'two-pin'.*'like'.*got \[\]"),
+        ('name = "pin"', "name = []", r"'part.name'.*got \[\].*a text"),
         ('family = "mine"', "", r"'family'.*missing"),
         ('family = "mine"', "family = mine", r"not valid TOML"),
     ],
@@ -175,6 +185,20 @@ def test_a_wrong_file_is_told_what_to_mend(tmp_path: Path, old: str, new: str, m
     assert old in GOOD
     with pytest.raises(ConnectorError, match=r"(?s)mine\.toml.*" + f"(?:{message})"):
         read(tmp_path, GOOD.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('family = "mine"\nconnector = [1]', r"'connector'.*got \[1\].*tables"),
+        ('family = "mine"\n[[connector]]\nname = "a"\npart = [1]', r"'a'.*'part'.*got \[1\].*tables"),
+        ('family = "mine"\n[[connector]]\nname = "a"\npart = 1', r"'a'.*'part'.*got 1.*tables"),
+    ],
+)
+def test_what_is_no_table_is_told_so(tmp_path: Path, text: str, message: str) -> None:
+    """Numbers where tables are expected are refused by name, never by a traceback."""
+    with pytest.raises(ConnectorError, match=r"(?s)mine\.toml.*" + message):
+        read(tmp_path, text)
 
 
 def test_missing_file_and_two_connectors_are_refused(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ SOCKET_MARGIN = 0.008
 TIP_GAP = 0.00075
 """m between the tip and the cavity's floor at full insertion: the plug's body rests on the mouth, never the tip on the
 floor."""
+DEEPEST = 0.02
+"""m, the largest insertion depth: the floor of the robot's workspace bounds how far the plug goes down."""
 SOCKET_BASE = 0.01
 """m of block below the cavities' floor."""
 
@@ -88,7 +90,7 @@ class Connector:
             )
         for text in ("title", "family", "group"):
             check_text(text, getattr(self, text))
-        check_range("insertion_depth", self.insertion_depth, 0.003, 0.025)
+        check_range("insertion_depth", self.insertion_depth, 0.003, DEEPEST)
         for value in self.body_size:
             check_range("body_size", value, 0.004, 0.07)
         check_range("body_height", self.body_height, 0.01, 0.03)
@@ -240,16 +242,15 @@ def parse_connectors(text: str, file: str) -> list[Connector]:
     try:
         check_fields(data, {"family", "defaults", "connector"}, required={"family", "connector"})
         defaults = data.get("defaults", {})
-        if not isinstance(data["connector"], list):
-            raise ConnectorError("field 'connector': expected [[connector]] tables; double the brackets")
+        entries = _tables("connector", data["connector"], "[[connector]]")
         if not isinstance(defaults, dict):
-            raise ConnectorError("field 'defaults': expected a [defaults] table")
+            raise ConnectorError(f"field 'defaults': got {defaults!r}, expected a [defaults] table; write one")
     except ConnectorError as error:
         raise ConnectorError(f"{file}: {error}") from error
     found: list[Connector] = []
     raw: dict[str, dict[str, Any]] = {}
-    for i, entry in enumerate(data["connector"]):
-        label = entry.get("name", f"number {i + 1}")
+    for i, entry in enumerate(entries):
+        label = str(entry.get("name", f"number {i + 1}"))
         try:
             merged = _merge(defaults, entry, raw)
             raw[label] = merged
@@ -264,17 +265,43 @@ def _merge(defaults: dict[str, Any], entry: dict[str, Any], earlier: Mapping[str
     too."""
     entry = dict(entry)
     like = entry.pop("like", None)
-    if like is not None and like not in earlier:
+    if like is not None and (not isinstance(like, str) or like not in earlier):
         raise ConnectorError(
             f"field 'like': got {like!r}, no earlier connector of this file{did_you_mean(str(like), earlier)}"
         )
     base = earlier[like] if like is not None else defaults
-    parts = {part["name"]: part for part in base.get("part", [])}
-    for part in entry.get("part", []):
-        name = part.get("name", "")
+    parts = {_part_name(part): part for part in _part_tables(base)}
+    for part in _part_tables(entry):
+        name = _part_name(part)
         parts[name] = parts.get(name, {}) | part
-    sources = base.get("sources", {}) | entry.get("sources", {})
+    sources: dict[str, Any] = {}
+    for table in (base.get("sources", {}), entry.get("sources", {})):
+        if not isinstance(table, dict):
+            raise ConnectorError(f"field 'sources': got {table!r}, expected a table; name the source of each figure")
+        sources |= table
     return base | entry | {"part": list(parts.values()), "sources": sources}
+
+
+def _tables(name: str, value: Any, header: str) -> list[dict[str, Any]]:
+    """A list of tables; else ConnectorError."""
+    if isinstance(value, dict):
+        raise ConnectorError(f"field '{name}': got one table, expected {header} tables; double the brackets")
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise ConnectorError(f"field '{name}': got {value!r}, expected {header} tables; write each as a table")
+    return value
+
+
+def _part_tables(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    return _tables("part", entry.get("part", []), "[[connector.part]]")
+
+
+def _part_name(part: dict[str, Any]) -> str:
+    """The name by which parts are merged."""
+    if "name" not in part:
+        raise ConnectorError("field 'part.name': missing; name each part, also those of [defaults]")
+    name = part["name"]
+    check_text("part.name", name)
+    return str(name)
 
 
 def _build(entry: dict[str, Any]) -> Connector:
