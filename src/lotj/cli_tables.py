@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -19,7 +19,7 @@ def reward(
     results: Path = Path("results/reward/table-iv"),
     workers: int = 2,
     trajectories: int = 80,
-    config: tyro.conf.OmitArgPrefixes[RewardTableConfig] = REWARD_TABLE,
+    config: Annotated[RewardTableConfig, tyro.conf.arg(name="")] = REWARD_TABLE,
 ) -> None:
     """Table IV: reward classification on connectors that training never saw, for five methods.
 
