@@ -67,7 +67,7 @@ class Preset:
     """Connectors to know by name or TOML file, instead of drawing ``connectors`` of them."""
     validation: int = 5
     """Groups of them that are kept out of training."""
-    trajectories: int = 70
+    trajectories: int = 60
     """Of each connector."""
     slow: float = 0.15
     """Share of slow insertions (docs/data.md)."""
@@ -154,7 +154,7 @@ PRESETS: dict[str, Preset] = {
         ),
         evaluate=EvaluateConfig(trials=2),
     ),
-    "desk": _sized("desk", width=16, image_size=64, steps=(5000, 1000, 3500), batch=64),
+    "desk": _sized("desk", width=16, image_size=64, steps=(5000, 800, 3300), batch=64),
     "paper": _sized(
         "paper",
         width=64,
