@@ -163,6 +163,53 @@ def test_the_estimate_comes_before_the_work(tmp_path, monkeypatch, capsys):
     assert "GB of disk" in told.out and "repeat the same command" in told.err
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--image-size", "128"], ("reward.model.encoder.image_size is 32", "image_size is 128")),
+        (["--policy.steps", "60"], ("policy.model.decay_steps is 30", "policy.steps is 60")),
+        (["--reward.model.decay-steps", "7"], ("reward.model.decay_steps is 7", "reward.steps is 30")),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(tmp_path, capsys, options, named):
+    """A preset whose parts do not fit is refused before anything is made, naming both settings and their values."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["collect", "--run", str(tmp_path / "run"), "debug", *options])
+    assert ended.value.code == 2
+    message = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert all(text in message for text in named)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_that_agree_are_accepted():
+    """A constant rate may take any number of steps, and a preset may be made larger as a whole."""
+    debug = PRESETS["debug"]
+    policy = replace(debug.policy, steps=60, model=replace(debug.policy.model, decay_steps=0))
+    assert replace(debug, policy=policy).policy.steps == 60
+
+
+@pytest.mark.parametrize(("recipe", "share"), [("iql", 0.25), ("ensemble", 0.5)])
+def test_each_recipe_has_its_own_share_of_online_data(run, monkeypatch, recipe, share):
+    """The paper's recipe mixes in 25%, ours 50%, whichever the preset's is; a share that is given is kept."""
+    asked = []
+
+    class Stop(Exception):
+        pass
+
+    def practice_stage(preset, run_root, known, connector, reward, bars, config, *_):
+        asked.append(config.resolved(reward))
+        raise Stop
+
+    monkeypatch.setattr(demo, "practice_stage", practice_stage)
+    for preset in (PRESETS["debug"], replace(PRESETS["debug"], practice=PRESETS["paper"].practice)):
+        write_json(run / "preset.json", to_json(preset))
+        with pytest.raises(Stop):
+            cli.main(["practice", "--run", str(run), "--connector", "europlug", "--recipe", recipe])
+    assert [config.practice.online_fraction for config in asked] == [share, share]
+    given = replace(asked[0], practice=replace(asked[0].practice, online_fraction=0.4))
+    assert given.resolved("learned").practice.online_fraction == 0.4
+
+
 def test_where_nothing_can_be_drawn_it_says_what_to_install():
     """mujoco imported before lotj, without a screen: the error names the variable and the packages."""
     environment = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "DISPLAY")}

@@ -235,9 +235,6 @@ def practice(
     config = preset.practice
     changes = {k: v for k, v in {"trials": trials, "scenario": scenario}.items() if v is not None}
     inner = replace(config.practice, **changes)  # type: ignore[arg-type]
-    if recipe is not None and recipe != config.recipe:
-        # Each recipe has its own share of online data: the paper's 25%, ours 50%.
-        inner = replace(inner, online_fraction=0.25 if recipe == "iql" else 0.5)
     config = replace(config, practice=inner, recipe=recipe or config.recipe)
     if reward == "ground-truth":
         console.print("[yellow]Diagnostic: practising with ground truth as the reward.[/]")

@@ -169,7 +169,7 @@ def practice_stage(
     """Evaluate, practise, evaluate again. Returns the practice's folder; what is finished there is reused."""
     validation = refuse_known(connector, known, preset.known, allow_validation=allow_validation)
     recipe, seed = recipe or preset.practice, preset.seed if seed is None else seed
-    recipe = replace(recipe, practice=replace(recipe.practice, reward=reward))
+    recipe = recipe.resolved(reward)
     offline = load_offline(run_root, known)
     out = practice_dir(run_root, connector, recipe.recipe, reward, seed)
     config = {"connector": connector, "robot": preset.robot, "recipe": recipe, "rule": offline.rule}

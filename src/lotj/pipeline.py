@@ -28,12 +28,15 @@ from lotj.data.store import TrajectoryStore
 from lotj.evaluate import EvaluateConfig, Evaluation, evaluate
 from lotj.judge import Judge, SuccessRule
 from lotj.offline import Known
-from lotj.practice import PracticeConfig, TrialRecord, practice
+from lotj.practice import PracticeConfig, RewardSource, TrialRecord, practice
 from lotj.run import Run, load_state, save_state, write_json
 from lotj.sim.connectors import TEST_CONNECTORS, Connector, get_connector, load_catalogue, variants_of
 from lotj.sim.env import InsertionEnv
 
 Recipe = Literal["ensemble", "iql"]
+
+ONLINE_FRACTION: Mapping[Recipe, float] = {"ensemble": 0.5, "iql": 0.25}
+"""Share of online transitions in a batch: the paper's 25%; the half of RLPD with which ``ensemble`` won."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class RecipeConfig:
 
     recipe: Recipe = "ensemble"
     """``iql``: the paper's. ``ensemble``: ours, a deviation."""
-    practice: PracticeConfig = PracticeConfig(online_fraction=0.5)
+    practice: PracticeConfig = PracticeConfig()
     """Trials, batches and what is paid."""
     ensemble: EnsembleConfig = EnsembleConfig()
     """Settings of ``ensemble``."""
@@ -77,6 +80,16 @@ class RecipeConfig:
     """Settings of ``iql``."""
     features: FeatureConfig = FeatureConfig()
     """The cache of frozen features."""
+
+    @property
+    def online_fraction(self) -> float:
+        """Share of online transitions in a batch: what ``practice`` says, or else the recipe's own."""
+        own = ONLINE_FRACTION[self.recipe]
+        return own if self.practice.online_fraction is None else self.practice.online_fraction
+
+    def resolved(self, reward: RewardSource) -> RecipeConfig:
+        """The same with the reward source given and no setting left to be derived, as outputs record it."""
+        return replace(self, practice=replace(self.practice, reward=reward, online_fraction=self.online_fraction))
 
 
 def known_connectors(count: int, validation: int) -> Known:
@@ -241,12 +254,11 @@ def practise(
         learner.load_state_dict(state["learner"])
         return learner
     env = InsertionEnv(connector, robot, image_size=store.shape.height)
-    judge = Judge(offline.reward, offline.rule) if config.practice.reward == "learned" else None
+    settings = config.resolved(config.practice.reward).practice
+    judge = Judge(offline.reward, offline.rule) if settings.reward == "learned" else None
     try:
         run.start()
-        result = practice(
-            config.practice, env, learner, judge, features, run, np.random.default_rng(seed), progress=progress
-        )
+        result = practice(settings, env, learner, judge, features, run, np.random.default_rng(seed), progress=progress)
     finally:
         env.close()
     run.finish({**result.summary(), "validation": validation})

@@ -40,8 +40,8 @@ class PracticeConfig:
     """First trials that are collected without updates."""
     batch_size: int = 64
     """Transitions in a batch."""
-    online_fraction: float = 0.25
-    """Share of online transitions in a batch, as in the paper; the ensemble recipe won with 0.5."""
+    online_fraction: float | None = None
+    """Share of online transitions in a batch; None is the recipe's own (``RecipeConfig.online_fraction``)."""
     scenario: Scenario = "mixed"
     """Where trials start; ``mixed`` draws I or II for each."""
     reward: RewardSource = "learned"
@@ -62,7 +62,7 @@ class PracticeConfig:
                 raise ValueError(f"PracticeConfig.{name} must be at least 1, got {getattr(self, name)}")
         if self.warmup_trials < 0:
             raise ValueError(f"PracticeConfig.warmup_trials must not be negative, got {self.warmup_trials}")
-        if not 0.0 < self.online_fraction <= 1.0:
+        if self.online_fraction is not None and not 0.0 < self.online_fraction <= 1.0:
             raise ValueError(f"PracticeConfig.online_fraction must lie in (0, 1], got {self.online_fraction}")
         for name, known in (("scenario", ("I", "II", "mixed")), ("reward", ("learned", "ground-truth"))):
             if getattr(self, name) not in known:
@@ -156,9 +156,14 @@ def practice(
         progress: told after each trial.
 
     Raises:
-        ValueError: a judge that does not match ``config.reward``, or a run folder that another seed began.
+        ValueError: a judge that does not match ``config.reward``, no share of online data, or a run folder that another
+        seed began.
     """
     judging, reveal_ground_truth = _reward_source(config, judge)
+    if config.online_fraction is None:
+        raise ValueError(
+            "PracticeConfig.online_fraction is None: practice needs a share; RecipeConfig knows recipes' own"
+        )
     seed = int(rng.integers(2**31))
     with OnlineMemory(run.out_dir / "online.sqlite", learner, config.online_frames) as memory:
         records = _continue(run, learner, memory, seed)

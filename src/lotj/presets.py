@@ -95,6 +95,24 @@ class Preset:
     seed: int = 0
     """Of everything."""
 
+    def __post_init__(self) -> None:
+        for name, stage in (("reward", self.reward), ("critic", self.critic), ("policy", self.policy)):
+            size = stage.model.encoder.image_size
+            if size != self.image_size:
+                raise ValueError(
+                    f"Preset.{name}.model.encoder.image_size is {size}, but image_size is {self.image_size}: images "
+                    "are collected at one size, so give both the same"
+                )
+        for name, steps, decay in (
+            ("reward", self.reward.steps, self.reward.model.decay_steps),
+            ("policy", self.policy.steps, self.policy.model.decay_steps),
+        ):
+            if decay not in (0, steps):
+                raise ValueError(
+                    f"Preset.{name}.model.decay_steps is {decay}, but {name}.steps is {steps}: the learning rate would "
+                    "not fall to 0 at the end, or stay there; give both the same, or decay_steps 0 for a constant rate"
+                )
+
     def split(self) -> Known:
         """Which connectors are trained on and which are kept for validation."""
         if self.known:
@@ -148,7 +166,7 @@ PRESETS: dict[str, Preset] = {
         slow=0.0,
         wrong_place=0.0,
         practice=RecipeConfig(
-            practice=PracticeConfig(trials=3, warmup_trials=1, updates_per_step=1, batch_size=16, online_fraction=0.5),
+            practice=PracticeConfig(trials=3, warmup_trials=1, updates_per_step=1, batch_size=16),
             ensemble=EnsembleConfig(components=16, prepare_updates=10),
             features=FeatureConfig(views=1, fit_images=128),
         ),
