@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,28 @@ def test_near_misses_have_their_share(store: TrajectoryStore) -> None:
     assert (~batch.label & (step == 1)).sum() == 50 and (~batch.label & (step != 1)).sum() == 60
     with pytest.raises(ValueError, match="near_share"):
         FrameSampling(near_share=1.5)
+
+
+def test_presses_beside_the_hole_have_their_share(tmp_path: Path) -> None:
+    """Of 20 negatives 8 near misses, 6 pressed beside the hole, 6 others: exact counts; force alone, or distance alone,
+    does not make a press beside; shares that sum to more than 1 are refused."""
+    with TrajectoryStore(tmp_path / "s", "a") as store:
+        for number, name in enumerate("ab"):
+            one = marked(2 * number, 6, name)
+            tip = np.zeros((7, 3), np.float32)
+            tip[:, 2] = 0.02
+            tip[1, 2] = 0.003  # near miss
+            tip[2:4, 0] = 0.015  # beside
+            one.privileged["tip_in_socket"][:] = tip
+            store.append(replace(one, privileged=one.privileged | {"force": np.array([0, 9, 9, 0, 9, 0, 9.0])}))
+        data = TransitionDataset(store, ["a", "b"])
+        batch = data.sample_frames_balanced(40, generator(), FrameSampling(near_share=0.4, beside_share=0.3))
+    step = batch.image[:, 0, 0, 0]
+    assert batch.label.sum() == 20
+    assert [int((~batch.label & (step == frame)).sum()) for frame in (1, 2)] == [8, 6]
+    assert set(step[~batch.label & (step != 1) & (step != 2)].tolist()) == {0, 3, 4, 5}
+    with pytest.raises(ValueError, match="must not sum"):
+        FrameSampling(near_share=0.6, beside_share=0.5)
 
 
 def test_a_connector_of_one_class_is_named(tmp_path: Path) -> None:

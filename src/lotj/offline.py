@@ -33,6 +33,7 @@ from lotj.data.replay import FrameSampling, TransitionDataset
 from lotj.data.store import TrajectoryStore
 from lotj.judge import SuccessRule, choose_rule
 from lotj.run import Run, load_state, save_state, write_json
+from lotj.types import Trajectory
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """Called with (steps done, steps in all, metrics)."""
@@ -72,8 +73,8 @@ class RewardStage:
     """Gradient steps."""
     batch_size: int = 64
     """Images a step."""
-    sampling: FrameSampling = field(default_factory=lambda: FrameSampling(near_share=0.5))
-    """Make-up of a batch: half positive (Sec. VI-B), half of the negatives near misses."""
+    sampling: FrameSampling = field(default_factory=lambda: FrameSampling(near_share=0.4, beside_share=0.3))
+    """Make-up of a batch: half positive (Sec. VI-B); of the negatives 40% near misses, 30% pressed beside the hole."""
     false_fire_limit: float = 0.03
     """Largest share of validation trials that the rule may end wrongly."""
     trajectories: int | None = None
@@ -191,6 +192,7 @@ def calibrate(
         "calibration_error": expected_calibration_error(probability[weight], label[weight]),
         "reliability": [row._asdict() for row in reliability(probability[weight], label[weight])],
         "rates_by_distance": _rates_by_distance(probability >= choice.rule.threshold, label, short),
+        "pressed_beside": _rate_beside(probability >= choice.rule.threshold, label, trajectories),
         "rule": choice.as_json(),
     }
     return model, choice.rule, evaluation
@@ -303,6 +305,18 @@ def _rebalanced(label: np.ndarray, connector: np.ndarray) -> np.ndarray:
         size = min(len(positive), len(negative))
         rows += [part[np.linspace(0, len(part) - 1, size).astype(int)] for part in (positive, negative) if size]
     return np.concatenate(rows)
+
+
+def _rate_beside(fired: np.ndarray, label: np.ndarray, trajectories: Sequence[Trajectory]) -> dict[str, int] | None:
+    """How often frames fire on which the plug is pressed beside the hole; None where forces were not recorded."""
+    if not all("force" in trajectory.privileged for trajectory in trajectories):
+        return None
+    sampling = FrameSampling()
+    tip = np.concatenate([trajectory.privileged["tip_in_socket"] for trajectory in trajectories])
+    force = np.concatenate([trajectory.privileged["force"] for trajectory in trajectories])
+    off_axis = np.linalg.norm(tip[:, :2], axis=1) > sampling.near_lateral
+    here = ~label & off_axis & (force >= sampling.beside_force)
+    return {"frames": int(here.sum()), "fired": int(fired[here].sum())}
 
 
 def _rates_by_distance(fired: np.ndarray, label: np.ndarray, short: np.ndarray) -> list[dict[str, float | int]]:

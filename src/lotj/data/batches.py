@@ -68,15 +68,26 @@ class FrameSampling:
     near_share: float | None = None
     """Share of near misses among the negatives; None draws negatives as they come. A connector that lacks one kind
     gives the other."""
+    beside_share: float | None = None
+    """Share of failures pressed beside the hole among the negatives; needs recorded forces. The plug resting on the
+    socket's face is what practice finds first (docs/decisions.md)."""
     near_depth: float = 0.004
     """A near miss is within this of full depth, metres."""
     near_lateral: float = 0.003
-    """A near miss is within this of the socket's axis, metres."""
+    """A near miss is within this of the socket's axis, metres; beside is beyond."""
+    beside_force: float = 2.0
+    """A failure is pressed from this force on, newton."""
 
     def __post_init__(self) -> None:
-        for name, value in (("positive_share", self.positive_share), ("near_share", self.near_share)):
+        for name in ("positive_share", "near_share", "beside_share"):
+            value = getattr(self, name)
             if value is not None and not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name}: expected a share in [0, 1], got {value}")
-        for name in ("near_depth", "near_lateral"):
+        if (self.near_share or 0.0) + (self.beside_share or 0.0) > 1.0:
+            raise ValueError(
+                f"near_share {self.near_share} and beside_share {self.beside_share} are shares of the same negatives: "
+                "they must not sum to more than 1"
+            )
+        for name in ("near_depth", "near_lateral", "beside_force"):
             if getattr(self, name) <= 0.0:
-                raise ValueError(f"{name}: expected metres above 0, got {getattr(self, name)}")
+                raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)}")

@@ -160,10 +160,11 @@ class TransitionDataset:
             ValueError: A connector lacks positives or negatives.
         """
         sampling = sampling or FrameSampling()
-        pools = self._pools(sampling)  # connector -> (positive, near, other)
+        pools = self._pools(sampling)  # connector -> (positive, near, beside, other)
         positives = round(batch * sampling.positive_share)
-        near = 0 if sampling.near_share is None else round((batch - positives) * sampling.near_share)
-        kind = np.repeat([0, 1, 2], [positives, near, batch - positives - near])
+        near = round((batch - positives) * (sampling.near_share or 0.0))
+        beside = round((batch - positives) * (sampling.beside_share or 0.0))
+        kind = np.repeat([0, 1, 2, 3], [positives, near, beside, batch - positives - near - beside])
         connector = torch.randint(len(pools), (batch,), generator=generator).tolist()
         place = torch.rand(batch, generator=generator, dtype=torch.float64).tolist()
         chosen = [pools[c][k] for c, k in zip(connector, kind.tolist())]
@@ -182,25 +183,35 @@ class TransitionDataset:
             images[row : row + len(image)] = image
         return images
 
+    def _hard_negatives(self, sampling: FrameSampling) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """(frames,) which are near misses, and which are failures pressed beside the hole."""
+        near, beside = np.zeros_like(self.frame_label), np.zeros_like(self.frame_label)
+        if sampling.near_share is None and sampling.beside_share is None:
+            return near, beside
+        tip = self.store.privileged("tip_in_socket")[self._stored_frame]
+        on_axis = np.linalg.norm(tip[:, :2], axis=1) <= sampling.near_lateral
+        if sampling.near_share is not None:
+            near = ~self.frame_label & (tip[:, 2] <= sampling.near_depth) & on_axis
+        if sampling.beside_share is not None:
+            force = self.store.privileged("force")[self._stored_frame]
+            beside = ~self.frame_label & ~on_axis & (force >= sampling.beside_force)
+        return near, beside
+
     def _pools(self, sampling: FrameSampling) -> list[tuple[NDArray[np.int64], ...]]:
-        """Frame rows (positive, near, other) of each connector that has a domain."""
+        """Frame rows (positive, near, beside, other) of each connector that has a domain."""
         if sampling not in self._pool:
-            label = self.frame_label
-            near = np.zeros_like(label)
-            if sampling.near_share is not None:
-                tip = self.store.privileged("tip_in_socket")[self._stored_frame]
-                lateral = np.linalg.norm(tip[:, :2], axis=1)
-                near = ~label & (tip[:, 2] <= sampling.near_depth) & (lateral <= sampling.near_lateral)
+            near, beside = self._hard_negatives(sampling)
             pools = []
             for domain in np.unique(self.domains[self.domains != HELD_OUT]).tolist():
                 own = self.frame_domain == domain
-                kinds = [np.flatnonzero(own & mask) for mask in (label, near, ~label & ~near)]
-                kinds[1:] = [kinds[1] if len(kinds[1]) else kinds[2], kinds[2] if len(kinds[2]) else kinds[1]]
-                if not all(len(rows) for rows in kinds):
-                    lacking = "successes" if not len(kinds[0]) else "failures"
+                masks = (self.frame_label, near, beside, ~self.frame_label & ~near & ~beside)
+                kinds = [np.flatnonzero(own & mask) for mask in masks]
+                negatives = np.sort(np.concatenate(kinds[1:]))
+                if not len(kinds[0]) or not len(negatives):
+                    lacking = "failures" if len(kinds[0]) else "successes"
                     name = self.connectors[domain]
                     raise ValueError(f"connector {name!r} has no {lacking}; collect more trials of it, or exclude it")
-                pools.append(tuple(kinds))
+                pools.append(tuple(rows if len(rows) else negatives for rows in kinds))
             if not pools:
                 raise ValueError("no connector with a domain is left; frames are drawn from training connectors alone")
             self._pool[sampling] = pools
