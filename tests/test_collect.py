@@ -70,6 +70,27 @@ def test_another_config_is_refused(tmp_path):
         collect(dataclasses.replace(CONFIG, trajectories=2), tmp_path / "s.sqlite", workers=1)
 
 
+@pytest.mark.parametrize("trajectories", [1, 6, 33, 80, 81])
+def test_robots_share_the_work_evenly(trajectories):
+    """Each robot takes as many trajectories of a connector as the other, or one more; every index is rolled once."""
+    config = dataclasses.replace(CONFIG, trajectories=trajectories)
+    for connector in config.connectors:
+        chunks = [chunk for chunk in collecting._chunks(config) if chunk.connector == connector]
+        assert sorted(index for chunk in chunks for index in chunk.indices) == list(range(trajectories))
+        assert all(0 < len(chunk.indices) <= collecting.CHUNK for chunk in chunks)
+        counts = [sum(len(c.indices) for c in chunks if c.robot == robot) for robot in config.robots]
+        assert max(counts) - min(counts) == trajectories % 2
+    rounds = [(chunk.connector, chunk.robot) for chunk in collecting._chunks(config)]
+    assert len(set(rounds[:4])) == min(4, len(rounds))
+
+
+def test_no_connectors_is_refused():
+    """The error names the field and what lists connectors, and nothing that would be refused in turn."""
+    with pytest.raises(ValueError, match=r"connectors is empty.*lotj connectors") as refusal:
+        CollectConfig(())
+    assert "'all'" not in str(refusal.value)
+
+
 def test_dislodged_trials_are_counted_and_discarded(tmp_path, monkeypatch):
     """A trial whose plug is dislodged is not stored, is counted, and is not tried again."""
     real = collecting.rollout

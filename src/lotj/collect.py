@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,9 +54,7 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         if not self.connectors:
-            raise ValueError(
-                "CollectConfig.connectors is empty; name connectors or 'all' (`lotj connectors` lists them)"
-            )
+            raise ValueError("CollectConfig.connectors is empty; name at least one (`lotj connectors` lists them)")
         if self.trajectories < 1:
             raise ValueError(f"CollectConfig.trajectories must be at least 1, got {self.trajectories}")
         if self.slow < 0 or self.wrong_place < 0 or self.slow + self.wrong_place > 1:
@@ -109,6 +109,7 @@ def collect(
 
     Raises:
         ValueError: the store holds a collection of another config.
+        WorkerKilledError: a process was killed; the same call continues.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     total = len(config.connectors) * config.trajectories
@@ -118,8 +119,8 @@ def collect(
         chunks = [chunk for chunk in _chunks(config) if not _seeds(chunk) <= finished]
         done = total - sum(len(_seeds(chunk) - finished) for chunk in chunks)
         progress(done, total)
-        for rolled in in_processes(roll_chunk, chunks, workers):
-            for connector, seed, trajectory in rolled:
+        with closing(in_processes(roll_chunk, chunks, workers)) as results:
+            for connector, seed, trajectory in chain.from_iterable(results):
                 if (connector, seed) in finished:
                     continue
                 if trajectory is None:
@@ -174,15 +175,20 @@ def _draw_behaviour(config: CollectConfig, rng: np.random.Generator) -> tuple[st
 
 
 def _chunks(config: CollectConfig) -> list[Chunk]:
-    """All tasks, round after round over the connectors, so that a part of a collection is balanced too."""
-    chunks = []
-    # Small collections are split further: every robot takes part.
-    size = min(CHUNK, math.ceil(config.trajectories / len(config.robots)))
-    for number, first in enumerate(range(0, config.trajectories, size)):
-        robot = config.robots[number % len(config.robots)]
-        indices = tuple(range(first, min(first + size, config.trajectories)))
-        chunks += [Chunk(config, connector, robot, indices) for connector in config.connectors]
-    return chunks
+    """All tasks, round after round over robots and connectors, so that a part of a collection is balanced too.
+
+    Robots take trajectories in turn: each has half of them, or one more.
+    """
+    own = [range(first, config.trajectories, len(config.robots)) for first in range(len(config.robots))]
+    rounds = math.ceil(len(own[0]) / CHUNK)
+    size = math.ceil(len(own[0]) / rounds)
+    return [
+        Chunk(config, connector, robot, tuple(indices[first : first + size]))
+        for first in range(0, rounds * size, size)
+        for robot, indices in zip(config.robots, own)
+        for connector in config.connectors
+        if indices[first : first + size]
+    ]
 
 
 def _seeds(chunk: Chunk) -> set[tuple[str, int]]:
