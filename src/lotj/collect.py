@@ -6,9 +6,10 @@ number of workers, and a collection that was killed continues where it stopped.
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lotj.data.schema import DISLODGED, dislodged_counts
 from lotj.data.store import TrajectoryStore
 from lotj.parallel import in_processes
 from lotj.rollout import policy_rng, rollout
@@ -108,7 +110,7 @@ def collect(
         Totals over the whole store.
 
     Raises:
-        ValueError: the store holds a collection of another config.
+        ValueError: the store holds a collection of another config, or of connectors described otherwise.
         WorkerKilledError: a process was killed; the same call continues.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +126,7 @@ def collect(
                 if (connector, seed) in finished:
                     continue
                 if trajectory is None:
-                    store.count(f"dislodged/{connector}/{seed}")
+                    store.count(f"{DISLODGED}/{connector}/{seed}")
                 else:
                     store.append(trajectory)
                 done += 1
@@ -134,12 +136,7 @@ def collect(
 
 def summarise(store: TrajectoryStore) -> Collected:
     """Totals of a store."""
-    dislodged: dict[str, int] = {}
-    for key in store.counts:
-        if key.startswith("dislodged/"):
-            connector = key.split("/")[1]
-            dislodged[connector] = dislodged.get(connector, 0) + 1
-    index = store.index
+    index, dislodged = store.index, dislodged_counts(store.counts)
     return Collected(len(store), int(index.length.sum() + len(store)), int(index.terminated.sum()), dislodged)
 
 
@@ -199,18 +196,45 @@ def _seeds(chunk: Chunk) -> set[tuple[str, int]]:
 def _finished(store: TrajectoryStore) -> set[tuple[str, int]]:
     """(connector, seed) of what is stored or was discarded."""
     stored = zip(store.index.connector.tolist(), store.index.seed.tolist())
-    discarded = (key.split("/")[1:] for key in store.counts if key.startswith("dislodged/"))
+    discarded = (key.split("/")[1:] for key in store.counts if key.startswith(f"{DISLODGED}/"))
     return {*stored, *((name, int(seed)) for name, seed in discarded)}
 
 
 def _claim(store: TrajectoryStore, config: CollectConfig) -> None:
+    """Note in the store what it is a collection of and where it comes from, or refuse another collection's store."""
     wanted = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
-    held = store.metadata.get("collect")
+    described = _descriptions(config)
+    metadata = store.metadata
+    held = metadata.get("collect")
     if held is None:
-        store.set_metadata("collect", wanted)
+        from lotj.run import provenance  # imported late: it brings torch, which the workers do without
+
+        store.set_metadata("connectors", described)
+        # Without the time: the same collection by the same command gives the same rows.
+        store.set_metadata("provenance", {key: value for key, value in provenance().items() if key != "started"})
+        store.set_metadata("collect", wanted)  # last: a store that has it has the others
     elif held != wanted:
         differs = [key for key in wanted if held.get(key) != wanted[key]]
         raise ValueError(
             f"{store.path} holds a collection with another {', '.join(differs)}; "
             "name another folder, or delete the store to collect anew"
         )
+    else:
+        _refuse_edited(store.path, metadata.get("connectors", {}), described)
+
+
+def _refuse_edited(path: Path, held: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name in held:
+        differs = [field for field in now[name] if held[name].get(field) != now[name][field]]
+        if differs:
+            raise ValueError(
+                f"{path} holds trajectories of a connector {name!r} with another {', '.join(differs)}; go back to the "
+                "description that it was begun with, rename the connector, or choose another folder"
+            )
+
+
+def _descriptions(config: CollectConfig) -> dict[str, Any]:
+    """Every field of every connector, by name, as JSON gives it back."""
+    connectors = [get_connector(name) for name in config.connectors]
+    described: dict[str, Any] = json.loads(json.dumps({connector.name: asdict(connector) for connector in connectors}))
+    return described
