@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "evaluate": {"types", "stats", "rollout", "judge"},
     "online": {"types", "data", "algos"},
     "practice": {"types", "rollout", "judge", "data", "algos", "nets", "run", "online"},
-    "collect": {"types", "parallel", "rollout", "data", "sim"},
+    "collect": {"types", "run", "parallel", "rollout", "data", "sim"},
     "offline": {"types", "judge", "data", "algos", "nets", "run"},
     "report": {"types", "stats", "nets", "data", "evaluate", "run"},
     "pipeline": {"types", "sim", "data", "algos", "judge", "run", "evaluate", "practice", "offline"},

@@ -1,5 +1,7 @@
 """The command line: what it refuses and how, what it prints before it starts, what other programs may read."""
 
+import contextlib
+import inspect
 import json
 import os
 import subprocess
@@ -9,6 +11,8 @@ from dataclasses import replace
 import pytest
 
 from lotj import cli, demo
+from lotj import collect as collecting
+from lotj.data.store import TrajectoryStore
 from lotj.presets import PRESETS, Speed, estimate
 from lotj.run import to_json, write_json
 from lotj.sim.connectors import load_catalogue
@@ -101,8 +105,6 @@ def test_validate_fails_on_defects(tmp_path, capsys):
     """A store with a defect ends with status 1 and names it."""
     import numpy as np
 
-    from lotj.data.store import TrajectoryStore
-
     dark = Trajectory(
         image=np.zeros((3, 8, 8, 3), np.uint8),
         state=np.zeros((3, 0), np.float32),
@@ -121,6 +123,38 @@ def test_validate_fails_on_defects(tmp_path, capsys):
         cli.main(["data", "validate", str(tmp_path / "t.sqlite")])
     assert ended.value.code == 1
     assert "black-images" in capsys.readouterr().out
+
+
+def test_collect_takes_one_connector_and_counts(tmp_path, monkeypatch, capsys):
+    """One named connector is enough; trajectories, frames, successes and what was dislodged are told at the end, and
+    again by ``data validate``."""
+    monkeypatch.setattr("lotj.speed.measure", lambda preset: Speed(10.0, 1000.0, 2600.0))
+    real = collecting.rollout
+
+    def dislodging(*arguments, seed, **settings):
+        trajectory = real(*arguments, seed=seed, **settings)
+        if seed == collecting.trajectory_seed(0, "usb-a", 1):
+            trajectory.privileged["dislodged"][-1] = True
+        return trajectory
+
+    monkeypatch.setattr(collecting, "rollout", dislodging)
+    run = tmp_path / "run"
+    options = ["debug", "--known", "usb-a", "--trajectories", "4"]
+    cli.main(["collect", "--run", str(run), "--workers", "1", *options])
+    told = capsys.readouterr().out
+    with TrajectoryStore(demo.store_path(run)) as store:
+        frames, successes = int(store.index.frame_offset[-1]), int(store.index.terminated.sum())
+    assert f"3 trajectories, {frames} frames, {successes} successes; dislodged and discarded: usb-a 1" in told
+    with contextlib.suppress(SystemExit):
+        cli.main(["data", "validate", str(demo.store_path(run))])
+    row = next(line for line in capsys.readouterr().out.splitlines() if "usb-a" in line)
+    assert [cell.strip() for cell in row.strip("│ ").split("│")][::3] == ["usb-a", "1"]
+
+
+def test_collection_uses_all_cores():
+    """Unless it is told otherwise."""
+    for command in (cli.collect, cli.demo):
+        assert inspect.signature(command).parameters["workers"].default == os.cpu_count()
 
 
 def test_every_preset_says_what_it_will_take(capsys, monkeypatch):

@@ -70,6 +70,63 @@ def test_another_config_is_refused(tmp_path):
         collect(dataclasses.replace(CONFIG, trajectories=2), tmp_path / "s.sqlite", workers=1)
 
 
+@pytest.mark.parametrize("trajectories", [1, 6, 33, 80, 81])
+def test_robots_share_the_work_evenly(trajectories):
+    """Each robot takes as many trajectories of a connector as the other, or one more; every index is rolled once."""
+    config = dataclasses.replace(CONFIG, trajectories=trajectories)
+    for connector in config.connectors:
+        chunks = [chunk for chunk in collecting._chunks(config) if chunk.connector == connector]
+        assert sorted(index for chunk in chunks for index in chunk.indices) == list(range(trajectories))
+        assert all(0 < len(chunk.indices) <= collecting.CHUNK for chunk in chunks)
+        counts = [sum(len(c.indices) for c in chunks if c.robot == robot) for robot in config.robots]
+        assert max(counts) - min(counts) == trajectories % 2
+    rounds = [(chunk.connector, chunk.robot) for chunk in collecting._chunks(config)]
+    assert len(set(rounds[:4])) == min(4, len(rounds))
+
+
+def test_no_connectors_is_refused():
+    """The error names the field and what lists connectors, and nothing that would be refused in turn."""
+    with pytest.raises(ValueError, match=r"connectors is empty.*lotj connectors") as refusal:
+        CollectConfig(())
+    assert "'all'" not in str(refusal.value)
+
+
+def test_a_store_says_how_it_came_about(tmp_path):
+    """Command, commit, versions and all fields of each connector are in the store; a second one has the same rows."""
+    config = dataclasses.replace(CONFIG, trajectories=1)
+    metadata = []
+    for name in ("one", "two"):
+        collect(config, tmp_path / f"{name}.sqlite", workers=1)
+        with TrajectoryStore(tmp_path / f"{name}.sqlite") as store:
+            metadata.append(store.metadata)
+    assert metadata[0] == metadata[1]
+    assert metadata[0]["provenance"]["versions"]["numpy"] == np.__version__ and metadata[0]["provenance"]["command"]
+    usb = get_connector("usb-a")
+    held = metadata[0]["connectors"]["usb-a"]
+    assert set(held) == {field.name for field in dataclasses.fields(usb)}
+    assert held["insertion_depth"] == usb.insertion_depth and len(held["parts"]) == len(usb.parts)
+
+
+def test_an_edited_connector_is_refused(tmp_path):
+    """A collection resumed after its connector's file was edited would mix two connectors under one name."""
+    text = (resources.files("lotj.sim") / "catalogue" / "usb.toml").read_text(encoding="utf-8")
+    head, first, *_ = text.split("[[connector]]")
+    mine, path = tmp_path / "mine.toml", tmp_path / "s.sqlite"
+    mine.write_text(head + "[[connector]]" + first)
+    config = CollectConfig((str(mine),), trajectories=1, image_size=32)
+    collect(config, path, workers=1)
+    collect(config, path, workers=1)
+    mine.write_text(mine.read_text().replace('body_colour = "black"', 'body_colour = "white"'))
+    with pytest.raises(ValueError, match=r"'usb-a' with another body_colour"):
+        collect(config, path, workers=1)
+
+
+def test_one_named_connector_can_be_collected():
+    """Training needs a split, collection does not."""
+    preset = dataclasses.replace(PRESETS["debug"], known=("usb-a",))
+    assert preset.collect().connectors == ("usb-a",)
+
+
 def test_dislodged_trials_are_counted_and_discarded(tmp_path, monkeypatch):
     """A trial whose plug is dislodged is not stored, is counted, and is not tried again."""
     real = collecting.rollout

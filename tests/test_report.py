@@ -20,7 +20,7 @@ from lotj.data.store import TrajectoryStore
 from lotj.evaluate import EvaluateConfig, Evaluation, TrialResult, compare
 from lotj.nets.encoder import Encoder, EncoderConfig
 from lotj.report.html import Extras, headline, write_report
-from lotj.report.records import load_practice
+from lotj.report.records import load_practice, stage_records
 from lotj.report.saliency import SaliencyPanel, grad_cam
 from lotj.report.sections import believed_and_true
 from lotj.report.video import compose, encode, trajectory_video
@@ -194,6 +194,20 @@ def test_report_holds_the_numbers(full: tuple[str, dict[str, Any]]) -> None:
     assert first["scenarios"]["I"]["verdict"] == "improved" and first["scenarios"]["I"]["after"] == [18, 20]
     assert (first["recipe"], first["reward"], first["seed"]) == ("ensemble", "learned", "0")
     assert "Diagnostic, not self-rewarded" not in page and "Not available" not in page
+
+
+def test_report_says_how_the_data_came_about(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    """The collection's command, commit and versions come from the store's own metadata."""
+    folder = make_run(trials=2)
+    (tmp_path / "demo" / "data").mkdir()
+    with TrajectoryStore(tmp_path / "demo" / "data" / "trajectories.sqlite", "a") as store:
+        store.set_metadata("collect", {"seed": 7, "connectors": ["usb-a"]})
+        versions, git = {"mujoco": "4.0"}, {"commit": "fedcba9876543210"}
+        store.set_metadata("provenance", {"command": ["lotj", "collect", "desk"], "git": git, "versions": versions})
+    write_report(tmp_path / "demo", folder, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "lotj collect desk" in page and "fedcba9876" in page and "Settings of data" in page
+    assert stage_records(tmp_path / "demo")["data"]["versions"] == {"mujoco": "4.0"}
 
 
 def test_report_is_self_contained(full: tuple[str, dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,8 @@ DESCRIPTION = """A robot that knows many connectors learns a new one on the job:
     lotj demo          the whole job, at a size for two CPU cores
     lotj demo debug    the same in a minute, to see that everything works"""
 
+CORES = os.cpu_count() or 1
+
 PresetChoice = Annotated[  # type: ignore[valid-type]
     tyro.extras.subcommand_type_from_defaults(
         PRESETS,
@@ -38,7 +41,7 @@ PresetChoice = Annotated[  # type: ignore[valid-type]
 
 def demo(
     out: Path | None = None,
-    workers: int = 2,
+    workers: int = CORES,
     result: Path | None = None,
     diagnostic: bool = True,
     preset: PresetChoice = PRESETS["desk"],  # type: ignore[valid-type]
@@ -49,7 +52,7 @@ def demo(
 
     Args:
         out: run folder; runs/<preset> by default.
-        workers: processes that collect.
+        workers: processes that collect; as many as there are cores by default.
         result: also write stages, seconds and counts to this JSON file.
         diagnostic: practise once more with ground truth as the reward, to see what the recipe could do.
         preset: size of the job, with every setting.
@@ -62,7 +65,8 @@ def demo(
     run_root = _claim(out or Path("runs") / chosen.name, chosen)
     _print_estimate(chosen, workers)
     clock = Clock(run_root / "seconds.json")
-    known = job.collect_stage(chosen, run_root, workers, bar)
+    known = chosen.split()
+    job.collect_stage(chosen, run_root, workers, bar)
     clock.lap("collect")
     job.train_all(chosen, run_root, known, bar)
     clock.lap("train")
@@ -125,16 +129,16 @@ def connectors(
 
 def collect(
     run: Path | None = None,
-    workers: int = 2,
+    workers: int = CORES,
     preset: PresetChoice = PRESETS["desk"],  # type: ignore[valid-type]
 ) -> None:
     """Collect trajectories of known connectors with the scripted expert.
 
-    Example: ``lotj collect --run runs/mine debug``
+    Any set of connectors will do; training needs several. Example: ``lotj collect --run runs/mine debug --known usb-a``
 
     Args:
         run: run folder; runs/<preset> by default.
-        workers: processes.
+        workers: processes; as many as there are cores by default.
         preset: size of the job, with every setting.
     """
     from lotj import demo as job
@@ -142,7 +146,12 @@ def collect(
     chosen: Preset = preset
     run_root = _claim(run or Path("runs") / chosen.name, chosen)
     _print_estimate(chosen, workers)
-    job.collect_stage(chosen, run_root, workers, bar)
+    collected = job.collect_stage(chosen, run_root, workers, bar)
+    lost = ", ".join(f"{name} {count}" for name, count in sorted(collected.dislodged.items())) or "none"
+    say(
+        f"{collected.trajectories} trajectories, {collected.frames} frames, {collected.successes} successes; "
+        f"dislodged and discarded: {lost}"
+    )
     say(f"Next: lotj data validate {job.store_path(run_root)}   or   lotj train --run {run_root}")
 
 
@@ -163,11 +172,13 @@ def validate(path: tyro.conf.Positional[Path], gallery: Path | None = None) -> N
         "connector",
         "trajectories",
         "success frames",
+        "dislodged",
         title=f"{report.trajectories} trajectories, {report.frames} frames",
     )
-    for name, count in report.connector.items():
+    for name in sorted({*report.connector, *report.dislodged}):
         positive, negative = report.balance.get(name, (0, 0))
-        table.add_row(name, str(count), f"{positive} of {positive + negative}")
+        lost = str(report.dislodged.get(name, 0))
+        table.add_row(name, str(report.connector.get(name, 0)), f"{positive} of {positive + negative}", lost)
     console.print(table)
     for defect in report.defects:
         console.print(

@@ -6,15 +6,19 @@ number of workers, and a collection that was killed continues where it stopped.
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from lotj.data.schema import DISLODGED, dislodged_counts
 from lotj.data.store import TrajectoryStore
 from lotj.parallel import in_processes
 from lotj.rollout import policy_rng, rollout
@@ -52,9 +56,7 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         if not self.connectors:
-            raise ValueError(
-                "CollectConfig.connectors is empty; name connectors or 'all' (`lotj connectors` lists them)"
-            )
+            raise ValueError("CollectConfig.connectors is empty; name at least one (`lotj connectors` lists them)")
         if self.trajectories < 1:
             raise ValueError(f"CollectConfig.trajectories must be at least 1, got {self.trajectories}")
         if self.slow < 0 or self.wrong_place < 0 or self.slow + self.wrong_place > 1:
@@ -108,7 +110,8 @@ def collect(
         Totals over the whole store.
 
     Raises:
-        ValueError: the store holds a collection of another config.
+        ValueError: the store holds a collection of another config, or of connectors described otherwise.
+        WorkerKilledError: a process was killed; the same call continues.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     total = len(config.connectors) * config.trajectories
@@ -118,12 +121,12 @@ def collect(
         chunks = [chunk for chunk in _chunks(config) if not _seeds(chunk) <= finished]
         done = total - sum(len(_seeds(chunk) - finished) for chunk in chunks)
         progress(done, total)
-        for rolled in in_processes(roll_chunk, chunks, workers):
-            for connector, seed, trajectory in rolled:
+        with closing(in_processes(roll_chunk, chunks, workers)) as results:
+            for connector, seed, trajectory in chain.from_iterable(results):
                 if (connector, seed) in finished:
                     continue
                 if trajectory is None:
-                    store.count(f"dislodged/{connector}/{seed}")
+                    store.count(f"{DISLODGED}/{connector}/{seed}")
                 else:
                     store.append(trajectory)
                 done += 1
@@ -133,12 +136,7 @@ def collect(
 
 def summarise(store: TrajectoryStore) -> Collected:
     """Totals of a store."""
-    dislodged: dict[str, int] = {}
-    for key in store.counts:
-        if key.startswith("dislodged/"):
-            connector = key.split("/")[1]
-            dislodged[connector] = dislodged.get(connector, 0) + 1
-    index = store.index
+    index, dislodged = store.index, dislodged_counts(store.counts)
     return Collected(len(store), int(index.length.sum() + len(store)), int(index.terminated.sum()), dislodged)
 
 
@@ -174,15 +172,20 @@ def _draw_behaviour(config: CollectConfig, rng: np.random.Generator) -> tuple[st
 
 
 def _chunks(config: CollectConfig) -> list[Chunk]:
-    """All tasks, round after round over the connectors, so that a part of a collection is balanced too."""
-    chunks = []
-    # Small collections are split further: every robot takes part.
-    size = min(CHUNK, math.ceil(config.trajectories / len(config.robots)))
-    for number, first in enumerate(range(0, config.trajectories, size)):
-        robot = config.robots[number % len(config.robots)]
-        indices = tuple(range(first, min(first + size, config.trajectories)))
-        chunks += [Chunk(config, connector, robot, indices) for connector in config.connectors]
-    return chunks
+    """All tasks, round after round over robots and connectors, so that a part of a collection is balanced too.
+
+    Robots take trajectories in turn: each has half of them, or one more.
+    """
+    own = [range(first, config.trajectories, len(config.robots)) for first in range(len(config.robots))]
+    rounds = math.ceil(len(own[0]) / CHUNK)
+    size = math.ceil(len(own[0]) / rounds)
+    return [
+        Chunk(config, connector, robot, tuple(indices[first : first + size]))
+        for first in range(0, rounds * size, size)
+        for robot, indices in zip(config.robots, own)
+        for connector in config.connectors
+        if indices[first : first + size]
+    ]
 
 
 def _seeds(chunk: Chunk) -> set[tuple[str, int]]:
@@ -193,18 +196,45 @@ def _seeds(chunk: Chunk) -> set[tuple[str, int]]:
 def _finished(store: TrajectoryStore) -> set[tuple[str, int]]:
     """(connector, seed) of what is stored or was discarded."""
     stored = zip(store.index.connector.tolist(), store.index.seed.tolist())
-    discarded = (key.split("/")[1:] for key in store.counts if key.startswith("dislodged/"))
+    discarded = (key.split("/")[1:] for key in store.counts if key.startswith(f"{DISLODGED}/"))
     return {*stored, *((name, int(seed)) for name, seed in discarded)}
 
 
 def _claim(store: TrajectoryStore, config: CollectConfig) -> None:
+    """Note in the store what it is a collection of and where it comes from, or refuse another collection's store."""
     wanted = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
-    held = store.metadata.get("collect")
+    described = _descriptions(config)
+    metadata = store.metadata
+    held = metadata.get("collect")
     if held is None:
-        store.set_metadata("collect", wanted)
+        from lotj.run import provenance  # imported late: it brings torch, which the workers do without
+
+        store.set_metadata("connectors", described)
+        # Without the time: the same collection by the same command gives the same rows.
+        store.set_metadata("provenance", {key: value for key, value in provenance().items() if key != "started"})
+        store.set_metadata("collect", wanted)  # last: a store that has it has the others
     elif held != wanted:
         differs = [key for key in wanted if held.get(key) != wanted[key]]
         raise ValueError(
             f"{store.path} holds a collection with another {', '.join(differs)}; "
             "name another folder, or delete the store to collect anew"
         )
+    else:
+        _refuse_edited(store.path, metadata.get("connectors", {}), described)
+
+
+def _refuse_edited(path: Path, held: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name in held:
+        differs = [field for field in now[name] if held[name].get(field) != now[name][field]]
+        if differs:
+            raise ValueError(
+                f"{path} holds trajectories of a connector {name!r} with another {', '.join(differs)}; go back to the "
+                "description that it was begun with, rename the connector, or choose another folder"
+            )
+
+
+def _descriptions(config: CollectConfig) -> dict[str, Any]:
+    """Every field of every connector, by name, as JSON gives it back."""
+    connectors = [get_connector(name) for name in config.connectors]
+    described: dict[str, Any] = json.loads(json.dumps({connector.name: asdict(connector) for connector in connectors}))
+    return described

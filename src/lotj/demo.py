@@ -13,7 +13,7 @@ import torch
 
 from lotj.algos.policy import ImagePolicy
 from lotj.algos.training import config_from
-from lotj.collect import collect
+from lotj.collect import Collected, collect
 from lotj.data.store import TrajectoryStore
 from lotj.offline import Known, load_critic, load_policy, load_reward, train_critic, train_policy, train_reward
 from lotj.parallel import beside
@@ -65,12 +65,10 @@ def practice_dir(run_root: Path, connector: str, recipe: str, reward: str, seed:
     return run_root / "practice" / get_connector(connector).name / f"{recipe}-{reward}-s{seed}"
 
 
-def collect_stage(preset: Preset, run_root: Path, workers: int, bars: Bars) -> Known:
+def collect_stage(preset: Preset, run_root: Path, workers: int, bars: Bars) -> Collected:
     """Collect what the preset knows."""
-    known = preset.split()
     with bars("collect") as tick:
-        collect(preset.collect(), store_path(run_root), workers=workers, progress=tick)
-    return known
+        return collect(preset.collect(), store_path(run_root), workers=workers, progress=tick)
 
 
 def train_stage(preset: Preset, run_root: Path, known: Known, bars: Bars, stages: tuple[str, ...]) -> None:

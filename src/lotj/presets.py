@@ -120,10 +120,10 @@ class Preset:
         return known_connectors(self.connectors, self.validation)
 
     def collect(self) -> CollectConfig:
-        """The collection of this preset."""
-        split = self.split()
+        """The collection of this preset. Connectors that are named need not be enough to split."""
+        drawn = None if self.known else self.split()
         return CollectConfig(
-            connectors=self.known or (*split.train, *split.validation),
+            connectors=self.known if drawn is None else (*drawn.train, *drawn.validation),
             trajectories=self.trajectories,
             slow=self.slow,
             wrong_place=self.wrong_place,

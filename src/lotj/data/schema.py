@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -40,6 +41,10 @@ PRAGMA user_version = {SCHEMA_VERSION};
 
 MMAP_BYTES = 1 << 31
 """The most of a file that SQLite maps into memory (its own limit); the rest is read."""
+
+
+DISLODGED = "dislodged"
+"""Trajectories whose plug was dislodged are discarded, and counted as ``dislodged/<connector>/<seed>``."""
 
 
 class StoreError(ValueError):
@@ -123,6 +128,17 @@ def check_trajectory(trajectory: Trajectory) -> None:
     for name in ("connector", "robot", "source"):
         if not getattr(trajectory, name):
             raise ValueError(f"{who}: {name}: expected a name, got an empty string; pass the one it was collected with")
+
+
+def dislodged_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """Trajectories discarded as dislodged, by connector, from a store's counters."""
+    found: dict[str, int] = {}
+    for key, count in counts.items():
+        kind, _, rest = key.partition("/")
+        if kind == DISLODGED:
+            connector = rest.partition("/")[0]
+            found[connector] = found.get(connector, 0) + count
+    return found
 
 
 def little_endian(array: NDArray[Any]) -> np.dtype[Any]:

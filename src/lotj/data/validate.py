@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from lotj.data.schema import check_trajectory
+from lotj.data.schema import check_trajectory, dislodged_counts
 from lotj.data.store import TrajectoryIndex, TrajectoryStore
 from lotj.types import Trajectory
 
@@ -67,6 +67,11 @@ class Validation:
     counts: dict[str, int]
     """The store's counters, for example of discarded trajectories."""
     defects: tuple[Defect, ...]
+
+    @property
+    def dislodged(self) -> dict[str, int]:
+        """Trajectories discarded as dislodged, by connector."""
+        return dislodged_counts(self.counts)
 
     @property
     def sound(self) -> bool:

@@ -15,8 +15,8 @@ from lotj.data.store import TrajectoryStore
 from lotj.evaluate import Evaluation
 from lotj.types import Trajectory
 
-STAGES = ("data", "reward", "critic", "policy")
-"""Folders of a run beside ``practice``, in the order they are made."""
+STAGES = ("reward", "critic", "policy")
+"""Folders of offline training, in the order they are made."""
 
 GROUND_TRUTH = "ground-truth"
 """The reward source that is a diagnostic."""
@@ -138,8 +138,12 @@ def load_practice(path: Path, videos: int = 2) -> PracticeRecord:
 
 
 def stage_records(run_root: Path) -> dict[str, dict[str, Any]]:
-    """Return ``config.json`` and ``done.json`` of the offline stages that a run has, merged, by stage."""
+    """Return what is known of how a run was made, by stage: of ``data`` what its store says, of the offline stages
+    ``config.json`` and ``done.json``, merged."""
     records = {}
+    store = run_root / "data" / "trajectories.sqlite"
+    if store.exists():
+        records["data"] = _read_collection(store)
     for stage in STAGES:
         files = [run_root / stage / name for name in ("config.json", "done.json")]
         merged: dict[str, Any] = {}
@@ -158,6 +162,13 @@ def find_value(tree: Any, name: str) -> Any:
     if tree.get(name) is not None:
         return tree[name]
     return next((found for branch in tree.values() if (found := find_value(branch, name)) is not None), None)
+
+
+def _read_collection(path: Path) -> dict[str, Any]:
+    with TrajectoryStore(path) as store:
+        metadata = store.metadata
+    config = metadata.get("collect", {})
+    return {**metadata.get("provenance", {}), "config": config, "seed": config.get("seed", "–")}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
