@@ -14,6 +14,7 @@ import torch
 from lotj.cli import main
 from lotj.data.store import TrajectoryStore
 from lotj.demo import store_path
+from lotj.evaluate import Evaluation, compare
 from lotj.presets import PRESETS
 from lotj.run import load_state
 from lotj.sim.connectors import TEST_CONNECTORS, load_catalogue, variants_of
@@ -170,6 +171,28 @@ def test_a_validation_connector_is_marked_wherever_it_goes(chain, capsys):
     assert "validation connector, practised on purpose" in (run / "report.html").read_text()
     shutil.rmtree(out)
     main(["report", "--run", str(run)])
+
+
+def test_a_practised_policy_is_compared_with_the_offline_one(chain, capsys, monkeypatch):
+    """On the same start states: both are counted, with intervals and Barnard's p; what was evaluated is not again."""
+    run, _ = chain
+    out = folder(run, "learned")
+    command = ["evaluate", "--run", str(run), "--connector", CONNECTOR, "--trials", "1", "--seed", "5"]
+    main([*command, "--practised", str(out)])
+    first = capsys.readouterr().out
+    files = sorted((run / "evaluations" / CONNECTOR).glob("*-s5-n1.json"))
+    assert len(files) == 2
+    before, after = (
+        Evaluation.from_json(json.loads(path.read_text()))
+        for path in sorted(files, key=lambda path: not path.name.startswith("offline"))
+    )
+    assert [trial.seed for trial in before.trials] == [trial.seed for trial in after.trials]
+    for row in compare(before, after):
+        assert f"{row.p_value:.4f}" in first
+    assert "Barnard" in first and "95% interval" in first
+    monkeypatch.setattr("lotj.demo.evaluate_policy", None)
+    main([*command, "--practised", str(out)])
+    assert capsys.readouterr().out.count("Barnard") == 1
 
 
 def test_ground_truth_reward_is_marked_wherever_it_goes(chain, capsys):

@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,8 +14,9 @@ import pytest
 from lotj import cli, demo
 from lotj import collect as collecting
 from lotj.data.store import TrajectoryStore
+from lotj.parallel import WorkerKilledError
 from lotj.presets import PRESETS, Speed, estimate
-from lotj.run import to_json, write_json
+from lotj.run import RunMismatchError, to_json, write_json
 from lotj.sim.connectors import load_catalogue
 from lotj.speed import measure
 from lotj.types import Trajectory
@@ -62,6 +64,37 @@ def test_a_stage_too_early_names_the_one_before(run, capsys, command, remedy):
     assert remedy in refused([command[0], "--run", str(run), *command[1:]], capsys)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        FloatingPointError("loss is nan at step 3"),
+        PermissionError("no"),
+        sqlite3.OperationalError("database is locked"),
+        RunMismatchError("other settings"),
+        WorkerKilledError(print),
+    ],
+)
+def test_what_a_user_can_mend_comes_without_a_traceback(run, monkeypatch, capsys, error):
+    """Numbers that blow up, files, databases, foreign folders and killed processes give their message alone."""
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(demo, "train_all", fail)
+    assert str(error) in refused(["train", "--run", str(run)], capsys)
+
+
+def test_a_defect_of_lotj_keeps_its_traceback(run, monkeypatch):
+    """A KeyError tells a user nothing."""
+
+    def fail(*_):
+        raise KeyError("reward")
+
+    monkeypatch.setattr(demo, "train_all", fail)
+    with pytest.raises(KeyError):
+        cli.main(["train", "--run", str(run)])
+
+
 def test_not_a_run_folder(tmp_path, capsys):
     """A folder without preset.json is no run folder."""
     assert str(tmp_path) in refused(["train", "--run", str(tmp_path)], capsys)
@@ -75,9 +108,13 @@ def test_a_folder_keeps_to_its_preset(run, capsys):
     assert (run / "preset.json").read_text() == held
 
 
-def test_a_run_may_practise_further_connectors():
-    """What is practised does not change what was trained."""
-    assert replace(PRESETS["debug"], practise_on=("europlug",)) != PRESETS["debug"]
+def test_a_run_may_practise_further_connectors(run):
+    """What is practised does not change what was trained: such a preset is accepted, and the folder then says so."""
+    further = replace(PRESETS["debug"], practise_on=("europlug",))
+    assert cli._claim(run, further) == run
+    assert json.loads((run / "preset.json").read_text())["practise_on"] == ["europlug"]
+    with pytest.raises(RunMismatchError, match="another trajectories"):
+        cli._claim(run, replace(further, trajectories=9))
 
 
 def test_connectors_as_json(capsys):

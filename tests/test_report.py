@@ -230,6 +230,22 @@ def test_report_opens_without_some_parts(make_run: Callable[..., Path], tmp_path
     assert {part for part in PARTS if f"Not available: {part} is not in ensemble-learned-s0" in page} == set(parts)
 
 
+def test_a_page_is_whole_or_the_one_before(
+    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report that dies while it writes leaves the page that was there."""
+    folder, out = make_run(trials=2), tmp_path / "report.html"
+    out.write_text("the page before")
+
+    def die(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.fsync", die)
+    with pytest.raises(OSError, match="no space"):
+        write_report(tmp_path / "demo", folder, out)
+    assert out.read_text() == "the page before"
+
+
 def test_report_of_an_empty_practice(tmp_path: Path) -> None:
     """A folder with nothing in it gives a page that claims nothing."""
     folder = tmp_path / "practice" / "europlug" / "iql-learned-s1"

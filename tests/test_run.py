@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import lotj.run as run_module
+from lotj.algos.calibration import reliability
 from lotj.algos.reward import RewardConfig, RewardLearner
 from lotj.algos.training import config_from, train
 from lotj.data.batches import FrameBatch
@@ -350,3 +351,18 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
 def test_config_survives_json() -> None:
     """A nested config read back from JSON equals the original, tuples included."""
     assert config_from(RewardConfig, json.loads(json.dumps(to_json(REWARD)))) == REWARD
+
+
+def test_json_files_hold_no_nan(tmp_path: Path) -> None:
+    """Not-a-number, Python's or numpy's, however deep, becomes null; infinity is refused by name."""
+    empty = reliability(np.array([0.05]), np.array([True]))
+    write_json(tmp_path / "a.json", {"bins": [row._asdict() for row in empty], "loss": np.float32("nan")})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    read = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
+    assert read["loss"] is None and read["bins"][0]["frequency"] == 1 and read["bins"][-1]["frequency"] is None
+    with pytest.raises(TypeError, match=r"value\.loss is inf"):
+        write_json(tmp_path / "a.json", {"loss": float("inf")})
+    assert json.loads((tmp_path / "a.json").read_text()) == read

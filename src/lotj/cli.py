@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from lotj import cli_tables
 from lotj.console import bar, console, say
+from lotj.parallel import WorkerKilledError
 from lotj.presets import PRESETS, Preset, estimate
 from lotj.sim import GraphicsError
 
@@ -256,7 +258,7 @@ def practice(
 
 
 def evaluate(run: Path, connector: str, trials: int = 20, seed: int = 1, practised: Path | None = None) -> None:
-    """Evaluate the offline policy, or a practised one, by ground truth.
+    """Evaluate the offline policy, or a practised one against it on the same start states, by ground truth.
 
     Example: ``lotj evaluate --run runs/desk --connector rj45``
 
@@ -270,26 +272,28 @@ def evaluate(run: Path, connector: str, trials: int = 20, seed: int = 1, practis
     from dataclasses import replace
 
     from lotj import demo as job
+    from lotj.evaluate import Evaluation, compare
 
     preset = _preset_of(run)
-    counted = job.evaluate_stage(
-        replace(preset, evaluate=replace(preset.evaluate, trials=trials, seed=seed)),
-        run,
-        preset.split(),
-        connector,
-        practised,
-        bar,
+    asked, known = replace(preset, evaluate=replace(preset.evaluate, trials=trials, seed=seed)), preset.split()
+    before = job.evaluate_stage(asked, run, known, connector, None, bar)
+    _print_evaluation(before, f"{connector}, offline policy, {trials} trials each")
+    if practised is None:
+        return
+    after = job.evaluate_stage(asked, run, known, connector, practised, bar)
+    marks = _marks(after["policy"])
+    _print_evaluation(after, f"{connector}, {practised.name}{marks}, {trials} trials each")
+    table = Table(
+        "scenario", "before", "95% interval", "after", "95% interval", "p (Barnard)", title=f"True success{marks}"
     )
-    if counted["policy"]["diagnostic"]:
-        console.print("[yellow]Diagnostic: this policy practised with ground truth as the reward.[/]")
-    who = "offline policy" if practised is None else practised.name
-    title = f"{connector}, {who}, {trials} trials each"
-    table = Table("scenario", "rewarded", "judged", "true", "95% interval of true", title=title)
-    for name, row in counted["summary"].items():
-        low, high = row["true_interval"]
-        cells = [f"{row[column]}/{row['trials']}" for column in ("rewarded", "judged", "true")]
-        table.add_row(name, *cells, f"{low:.0%} - {high:.0%}")
+    for row in compare(Evaluation.from_json(before), Evaluation.from_json(after)):
+        cells: list[str] = []
+        for side, interval in ((row.before, row.before_interval), (row.after, row.after_interval)):
+            cells += [f"{side.successes}/{side.trials}", f"{interval.low:.0%} - {interval.high:.0%}"]
+        table.add_row(row.scenario, *cells, f"{row.p_value:.4f}")
     console.print(table)
+    if after["policy"]["diagnostic"]:
+        console.print("[yellow]Diagnostic: this policy practised with ground truth as the reward.[/]")
 
 
 def report(run: Path) -> None:
@@ -323,6 +327,10 @@ COMMANDS: dict[str, Any] = {
 """By what is typed: one word or two."""
 
 
+MENDABLE = (ValueError, OSError, sqlite3.Error, FloatingPointError, GraphicsError, WorkerKilledError)
+"""Errors that tell a user what to do; all others are defects of lotj and come with their traceback."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors that a user can mend come without a traceback."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -331,7 +339,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands = {name.replace(" ", "-"): function for name, function in COMMANDS.items()}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="lotj", description=DESCRIPTION, args=given)
-    except (ValueError, FileNotFoundError, GraphicsError) as error:
+    except MENDABLE as error:
         Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
@@ -388,14 +396,27 @@ def _print_outcome(outcome: dict[str, Any]) -> None:
         "connector", "recipe", "reward", "scenario", "before", "after", "p", "judged after", title="True success"
     )
     for row in outcome["practices"]:
-        marked = f"{row['reward']} (diagnostic)" if row["diagnostic"] else row["reward"]
-        name = f"{row['connector']} (validation)" if row["validation"] else row["connector"]
+        marked, name = row["reward"] + _marks(row, "diagnostic"), row["connector"] + _marks(row, "validation")
         for scenario, counts in row["scenarios"].items():
             before, after = ("{}/{}".format(*counts[side]) for side in ("offline_true", "online_true"))
             judged = f"{counts['online_judged']}/{counts['online_true'][1]}"
             p_value = f"{counts['p_value']:.4f}"
             table.add_row(name, row["recipe"], marked, scenario, before, after, p_value, judged)
     console.print(table)
+
+
+def _print_evaluation(evaluation: dict[str, Any], title: str) -> None:
+    table = Table("scenario", "rewarded", "judged", "true", "95% interval of true", title=title)
+    for name, row in evaluation["summary"].items():
+        low, high = row["true_interval"]
+        cells = [f"{row[column]}/{row['trials']}" for column in ("rewarded", "judged", "true")]
+        table.add_row(name, *cells, f"{low:.0%} - {high:.0%}")
+    console.print(table)
+
+
+def _marks(row: dict[str, Any], *kinds: str) -> str:
+    """What must be said wherever a practice is named."""
+    return "".join(f" ({kind})" for kind in kinds or ("diagnostic", "validation") if row.get(kind))
 
 
 if __name__ == "__main__":

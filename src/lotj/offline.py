@@ -298,12 +298,22 @@ def _identity(stage: Any, known: Known, store: TrajectoryStore) -> dict[str, Any
 
 
 def _rebalanced(label: np.ndarray, connector: np.ndarray) -> np.ndarray:
-    """Rows, drawn without randomness, with as many positives as negatives within each connector."""
+    """Rows, drawn without randomness, with as many positives as negatives within each connector.
+
+    Raises:
+        ValueError: no connector has both.
+    """
     rows = []
     for name in np.unique(connector):
         positive, negative = (np.flatnonzero((connector == name) & (label == value)) for value in (True, False))
         size = min(len(positive), len(negative))
         rows += [part[np.linspace(0, len(part) - 1, size).astype(int)] for part in (positive, negative) if size]
+    if not rows:
+        seen = ", ".join(f"{name}: {int(label[connector == name].sum())}" for name in np.unique(connector))
+        raise ValueError(
+            f"no validation connector has both successes and failures (successes among its frames: {seen}), so nothing "
+            "can be calibrated; collect more trajectories of each, or name others"
+        )
     return np.concatenate(rows)
 
 

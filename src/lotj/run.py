@@ -16,6 +16,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -206,12 +207,17 @@ def read_metrics(out_dir: Path | str) -> list[dict[str, Any]]:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically."""
-    _write_atomic(Path(path), (json.dumps(to_json(value), indent=2) + "\n").encode())
+    """Write ``value`` as indented JSON, atomically; not-a-number becomes null."""
+    write_text(path, json.dumps(to_json(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a file whole, or leave what was there."""
+    _write_atomic(Path(path), text.encode())
 
 
 def to_json(value: Any, name: str = "value") -> Any:
-    """The JSON form of configs and summaries: dataclasses become objects, sequences lists, paths strings.
+    """The JSON form of configs and summaries: dataclasses become objects, sequences lists, paths strings, NaN null.
 
     Raises:
         TypeError: if something inside has no JSON form; names it.
@@ -225,7 +231,11 @@ def to_json(value: Any, name: str = "value") -> Any:
     if isinstance(value, list | tuple | np.ndarray):
         return [to_json(item, f"{name}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, np.generic):
-        return value.item()
+        return to_json(value.item(), name)
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            return None
+        raise TypeError(f"{name} is {value}, which has no JSON form; look for what divided by zero or overflowed")
     if isinstance(value, Path):
         return str(value)
     if value is None or isinstance(value, bool | int | float | str):

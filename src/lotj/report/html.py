@@ -24,6 +24,7 @@ from lotj.report.sections import (
     videos_section,
 )
 from lotj.report.style import CSS
+from lotj.run import write_text
 from lotj.types import RewardModel
 
 DIAGNOSTIC = (
@@ -109,7 +110,7 @@ def write_report(
     body += [GLOSSARY, reproduce_section(stages, records)]
     title = f"{len(records)} practices" if several else headline(records[0], comparisons[0])
     page = _page(f"{title} · lotj", "\n".join(body))
-    out.write_text(page, encoding="utf-8")
+    write_text(out, page)
     return {"practices": [_summary(record, rows) for record, rows in zip(records, comparisons)]}
 
 
