@@ -19,9 +19,10 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from lotj.files import write_json
 from lotj.parallel import in_processes
+from lotj.provenance import provenance
 from lotj.rollout import policy_rng, rollout
-from lotj.run import provenance, write_json
 from lotj.sim.baselines import BASELINES
 from lotj.sim.connectors import get_connector, load_catalogue
 from lotj.sim.env import InsertionEnv

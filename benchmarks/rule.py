@@ -19,11 +19,13 @@ import torch
 from lotj.algos.training import config_from
 from lotj.data.store import TrajectoryStore
 from lotj.demo import load_offline, store_path
+from lotj.files import write_json
 from lotj.judge import SuccessRule
 from lotj.parallel import in_processes
 from lotj.pipeline import Offline, evaluate_policy, practise
 from lotj.presets import Preset
-from lotj.run import Run, provenance, write_json
+from lotj.provenance import provenance
+from lotj.run import Run
 
 Task = tuple[Path, str, int, int]
 

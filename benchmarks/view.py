@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lotj.run import provenance
+from lotj.provenance import provenance
 from lotj.sim.env import InsertionEnv
 from lotj.sim.randomize import CELLS
 from lotj.sim.scene import FOCAL_LENGTH

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from lotj.checkpoint import load_state
 from lotj.cli import main
 from lotj.data.store import TrajectoryStore
 from lotj.demo import store_path
 from lotj.evaluate import Evaluation, compare
 from lotj.presets import PRESETS
-from lotj.run import load_state
 from lotj.sim.connectors import TEST_CONNECTORS, load_catalogue, variants_of
 
 CONNECTOR = PRESETS["debug"].practise_on[0]

@@ -14,9 +14,10 @@ import pytest
 from lotj import cli, demo
 from lotj import collect as collecting
 from lotj.data.store import TrajectoryStore
+from lotj.files import to_json, write_json
 from lotj.parallel import WorkerKilledError
 from lotj.presets import PRESETS, Speed, estimate
-from lotj.run import RunMismatchError, to_json, write_json
+from lotj.run import RunMismatchError
 from lotj.sim.connectors import load_catalogue
 from lotj.speed import measure
 from lotj.types import Trajectory

@@ -31,9 +31,9 @@ from lotj.algos.policy import (
     PolicyNetwork,
     policy_objective,
 )
+from lotj.checkpoint import load_state, save_state
 from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
-from lotj.run import load_state, save_state
 
 ENCODER = EncoderConfig(width=4, image_size=32)
 CRITIC = CriticConfig(encoder=ENCODER, hidden=(16,), action_repeat=2, learning_rate=1e-3)

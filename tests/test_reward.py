@@ -16,10 +16,10 @@ from lotj.algos.calibration import (
     reliability,
 )
 from lotj.algos.reward import EnsembleReward, RewardConfig, RewardLearner, RewardModel
+from lotj.checkpoint import load_state, save_state
 from lotj.data.batches import FrameBatch
 from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
-from lotj.run import load_state, save_state
 
 CONFIG = RewardConfig(
     encoder=EncoderConfig(width=4, image_size=32),

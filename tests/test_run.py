@@ -15,22 +15,12 @@ import lotj.run as run_module
 from lotj.algos.calibration import reliability
 from lotj.algos.reward import RewardConfig, RewardLearner
 from lotj.algos.training import config_from, train
+from lotj.checkpoint import CheckpointError, join_state, load_state, save_state, split_state
 from lotj.data.batches import FrameBatch
+from lotj.files import BusyError, to_json, write_json
 from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
-from lotj.run import (
-    CheckpointError,
-    Run,
-    RunBusyError,
-    RunMismatchError,
-    join_state,
-    load_state,
-    read_metrics,
-    save_state,
-    split_state,
-    to_json,
-    write_json,
-)
+from lotj.run import Run, RunMismatchError, read_metrics
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "stage")], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None and other.stdout.readline() == "started\n"
-        with pytest.raises(RunBusyError, match="another process"):
+        with pytest.raises(BusyError, match="another process"):
             Run(tmp_path / "stage", "reward", {}, 0).start()
     finally:
         other.kill()
@@ -157,7 +147,7 @@ def test_tensorboard_is_written_on_request(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files change by renaming a finished one: an interruption before that changes nothing."""
     write_json(tmp_path / "a.json", {"x": 1})
-    monkeypatch.setattr(run_module.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
     with pytest.raises(OSError, match="killed"):
         write_json(tmp_path / "a.json", {"x": 2})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}

@@ -83,7 +83,7 @@ def demo(
     clock.lap("report")
     outcome = outcome_of(chosen, run_root, folders, clock.seconds)
     if result is not None:
-        from lotj.run import write_json
+        from lotj.files import write_json
 
         result.parent.mkdir(parents=True, exist_ok=True)
         write_json(result, outcome)
@@ -349,7 +349,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _claim(run_root: Path, preset: Preset) -> Path:
     """Mark a run folder as this preset's, or refuse one of another."""
-    from lotj.run import RunMismatchError, to_json, write_json
+    from lotj.files import to_json, write_json
+    from lotj.run import RunMismatchError
 
     path = run_root / "preset.json"
     wanted = to_json(preset)

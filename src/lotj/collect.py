@@ -21,6 +21,7 @@ import numpy as np
 from lotj.data.schema import DISLODGED, dislodged_counts
 from lotj.data.store import TrajectoryStore
 from lotj.parallel import in_processes
+from lotj.provenance import provenance
 from lotj.rollout import policy_rng, rollout
 from lotj.sim.connectors import get_connector
 from lotj.sim.env import InsertionEnv
@@ -207,8 +208,6 @@ def _claim(store: TrajectoryStore, config: CollectConfig) -> None:
     metadata = store.metadata
     held = metadata.get("collect")
     if held is None:
-        from lotj.run import provenance  # imported late: it brings torch, which the workers do without
-
         store.set_metadata("connectors", described)
         # Without the time: the same collection by the same command gives the same rows.
         store.set_metadata("provenance", {key: value for key, value in provenance().items() if key != "started"})

@@ -13,8 +13,10 @@ import torch
 
 from lotj.algos.policy import ImagePolicy
 from lotj.algos.training import config_from
+from lotj.checkpoint import load_state
 from lotj.collect import Collected, collect
 from lotj.data.store import TrajectoryStore
+from lotj.files import write_json
 from lotj.offline import Known, load_critic, load_policy, load_reward, train_critic, train_policy, train_reward
 from lotj.parallel import beside
 from lotj.pipeline import (
@@ -31,7 +33,7 @@ from lotj.presets import Preset
 from lotj.report.html import Extras, write_report
 from lotj.report.records import PracticeRecord
 from lotj.report.saliency import SaliencyPanel, grad_cam
-from lotj.run import Run, load_state, read_metrics, write_json
+from lotj.run import Run, read_metrics
 from lotj.sim.connectors import get_connector
 from lotj.sim.controller import ControllerConfig
 

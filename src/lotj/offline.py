@@ -28,11 +28,13 @@ from lotj.algos.iql import CriticConfig, CriticLearner, CriticNetwork, advantage
 from lotj.algos.policy import PolicyBatch, PolicyConfig, PolicyLearner, PolicyNetwork
 from lotj.algos.reward import RewardConfig, RewardLearner, RewardModel
 from lotj.algos.training import default_device, train
+from lotj.checkpoint import load_state, save_state
 from lotj.data.augment import Augment, AugmentConfig
 from lotj.data.replay import FrameSampling, TransitionDataset
 from lotj.data.store import TrajectoryStore
+from lotj.files import write_json
 from lotj.judge import SuccessRule, choose_rule
-from lotj.run import Run, load_state, save_state, write_json
+from lotj.run import Run
 from lotj.types import Trajectory
 
 Progress = Callable[[int, int, Mapping[str, float]], None]

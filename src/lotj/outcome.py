@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lotj.evaluate import Evaluation, compare
+from lotj.files import to_json, write_json
 from lotj.presets import Preset
-from lotj.run import provenance, to_json, write_json
+from lotj.provenance import provenance
 from lotj.stats import barnard
 
 

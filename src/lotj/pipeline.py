@@ -22,14 +22,16 @@ from lotj.algos.iql_practice import IqlPractice, IqlPracticeConfig
 from lotj.algos.learner import Learner
 from lotj.algos.policy import PolicyNetwork
 from lotj.algos.reward import RewardModel
+from lotj.checkpoint import load_state, save_state
 from lotj.data.augment import Augment, AugmentConfig
 from lotj.data.replay import FeatureBuffer, TransitionDataset
 from lotj.data.store import TrajectoryStore
 from lotj.evaluate import EvaluateConfig, Evaluation, evaluate
+from lotj.files import write_json
 from lotj.judge import Judge, SuccessRule
 from lotj.offline import Known
 from lotj.practice import PracticeConfig, RewardSource, TrialRecord, practice
-from lotj.run import Run, load_state, save_state, write_json
+from lotj.run import Run
 from lotj.sim.connectors import TEST_CONNECTORS, Connector, get_connector, load_catalogue, variants_of
 from lotj.sim.env import InsertionEnv
 

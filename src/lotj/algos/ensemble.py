@@ -249,7 +249,7 @@ class EnsemblePractice:
     # -- state ------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Projection, networks, optimizer, generator, as ``lotj.run`` saves them; see ``remember_success``."""
+        """Projection, networks, optimizer, generator, as ``lotj.checkpoint`` saves them; see ``remember_success``."""
         state = {
             "projection": self._projection._asdict(),
             "actor": self.actor.state_dict(),

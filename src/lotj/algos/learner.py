@@ -102,7 +102,7 @@ class Learner(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """All that practice changes or ``fit`` found, random generators included, for ``lotj.run.save_state``.
+        """All that practice changes or ``fit`` found, random generators included, for ``lotj.checkpoint.save_state``.
 
         A resumed run continues exactly.
         """

@@ -159,7 +159,7 @@ class RewardModel:
         return sigmoid(self.logit(image) / self.logit_temperature).astype(np.float32)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that ``from_state`` needs: tensors and JSON scalars, for ``lotj.run.save_state``."""
+        """All that ``from_state`` needs: tensors and JSON scalars, for ``lotj.checkpoint.save_state``."""
         return {
             **self._identity,
             "network": dict(self.network.state_dict()),

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from lotj.algos.calibration import auroc, sigmoid
 from lotj.algos.reward import RewardModel
 from lotj.data.store import TrajectoryStore
+from lotj.files import to_json, write_json
 from lotj.nets.bottleneck import METHODS, BottleneckConfig
 from lotj.offline import Known, RewardStage, train_reward
-from lotj.run import provenance, to_json, write_json
+from lotj.provenance import provenance
 from lotj.sim.connectors import TEST_CONNECTORS, get_connector, load_catalogue, variants_of
 
 DISTANCE_MM = (0.0, 1.0, 2.0, 4.0, 1000.0)

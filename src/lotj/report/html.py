@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lotj.evaluate import Comparison, compare
+from lotj.files import write_text
 from lotj.report.records import PracticeRecord, find_value, load_practice, stage_records
 from lotj.report.reproduce import reproduce_section
 from lotj.report.saliency import SaliencyPanel
@@ -24,7 +25,6 @@ from lotj.report.sections import (
     videos_section,
 )
 from lotj.report.style import CSS
-from lotj.run import write_text
 from lotj.types import RewardModel
 
 DIAGNOSTIC = (
