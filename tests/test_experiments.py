@@ -79,7 +79,10 @@ def test_counts_by_hand() -> None:
     label = np.array([1, 1, 0, 0, 0, 0, 0], bool)
     depth_mm = np.array([0.0, 0.5, 0.5, 1.5, 3.0, 3.9, 12.0])
     tip = np.stack([np.zeros(7), np.zeros(7), depth_mm / 1e3], axis=1)
-    counts = count_frames(probability, label, tip, {"half": 0.5, "strict": 0.75})
+    tip[6, 0] = 0.01
+    force = np.array([9.0, 0, 9, 9, 0, 9, 9])
+    counts = count_frames(probability, label, tip, force, {"half": 0.5, "strict": 0.75})
+    assert counts["half"]["beside"] == {"false_positives": 1, "negatives": 1}
     assert (counts["positives"], counts["negatives"]) == (2, 5)
     assert (counts["half"]["true_positives"], counts["half"]["false_positives"]) == (1, 4)
     assert (counts["strict"]["true_positives"], counts["strict"]["false_positives"]) == (1, 2)
@@ -94,7 +97,7 @@ def test_every_negative_is_counted_once() -> None:
     depth = RNG.uniform(-0.001, 0.03, 400)
     label = RNG.random(400) < 0.3
     tip = np.stack([np.zeros(400), np.zeros(400), depth], axis=1)
-    counts = count_frames(RNG.random(400), label, tip, {"half": 0.5})
+    counts = count_frames(RNG.random(400), label, tip, np.zeros(400), {"half": 0.5})
     assert sum(row["negatives"] for row in counts["half"]["by_distance"]) == counts["negatives"]
     fired = sum(row["false_positives"] for row in counts["half"]["by_distance"])
     assert fired == counts["half"]["false_positives"]
@@ -125,7 +128,8 @@ def a_result(method: str, seed: int, hits: int) -> dict[str, Any]:
     """A result file of one held-out connector: ``hits`` of 10 successes found, one false alarm in 20 at 3 mm."""
     rows = [{"false_positives": 0, "negatives": 5} for _ in range(4)]
     rows[2] = {"false_positives": 1, "negatives": 5}
-    cut = {"true_positives": hits, "false_positives": 1, "by_distance": rows}
+    beside = {"false_positives": 1, "negatives": 4}
+    cut = {"true_positives": hits, "false_positives": 1, "by_distance": rows, "beside": beside}
     frames = {"positives": 10, "negatives": 20, "auroc": 0.9, "half": cut, "balanced": cut, "operating": cut}
     return {
         "case": {"method": method, "seed": seed},
@@ -141,6 +145,7 @@ def test_figures_by_hand() -> None:
     assert values["false 2-4 mm"] == pytest.approx(1 / 5) and values["false 0-1 mm"] == 0
     assert values["false > 2 mm"] == pytest.approx(1 / 10)
     assert values["true_positive_rate"] == pytest.approx(0.8)
+    assert values["false beside"] == pytest.approx(1 / 4)
 
 
 def test_the_table_is_ordered_and_stands_in_the_page(tmp_path: Path) -> None:

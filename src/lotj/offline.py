@@ -30,7 +30,8 @@ from lotj.algos.reward import RewardConfig, RewardLearner, RewardModel
 from lotj.algos.training import default_device, train
 from lotj.checkpoint import load_state, save_state
 from lotj.data.augment import Augment, AugmentConfig
-from lotj.data.replay import FrameSampling, TransitionDataset
+from lotj.data.batches import FrameSampling, pressed_beside
+from lotj.data.replay import TransitionDataset
 from lotj.data.store import TrajectoryStore
 from lotj.files import write_json
 from lotj.judge import SuccessRule, choose_rule
@@ -323,11 +324,9 @@ def _rate_beside(fired: np.ndarray, label: np.ndarray, trajectories: Sequence[Tr
     """How often frames fire on which the plug is pressed beside the hole; None where forces were not recorded."""
     if not all("force" in trajectory.privileged for trajectory in trajectories):
         return None
-    sampling = FrameSampling()
     tip = np.concatenate([trajectory.privileged["tip_in_socket"] for trajectory in trajectories])
     force = np.concatenate([trajectory.privileged["force"] for trajectory in trajectories])
-    off_axis = np.linalg.norm(tip[:, :2], axis=1) > sampling.near_lateral
-    here = ~label & off_axis & (force >= sampling.beside_force)
+    here = pressed_beside(label, tip, force)
     return {"frames": int(here.sum()), "fired": int(fired[here].sum())}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -91,3 +93,22 @@ class FrameSampling:
         for name in ("near_depth", "near_lateral", "beside_force"):
             if getattr(self, name) <= 0.0:
                 raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)}")
+
+
+def pressed_beside(
+    label: NDArray[np.bool_],
+    tip: NDArray[np.floating[Any]],
+    force: NDArray[np.floating[Any]],
+    sampling: FrameSampling | None = None,
+) -> NDArray[np.bool_]:
+    """Which frames (N,) show a plug that is pressed down beside the hole.
+
+    Args:
+        label: (N,) true success.
+        tip: (N, 3) m, tip in the socket's frame.
+        force: (N,) N.
+        sampling: what beside and pressed mean.
+    """
+    sampling = sampling or FrameSampling()
+    off_axis = np.linalg.norm(tip[:, :2], axis=1) > sampling.near_lateral
+    return ~label & off_axis & (force >= sampling.beside_force)

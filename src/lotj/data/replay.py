@@ -20,6 +20,7 @@ from lotj.data.batches import FeatureBatch as FeatureBatch
 from lotj.data.batches import FrameBatch as FrameBatch
 from lotj.data.batches import FrameSampling as FrameSampling
 from lotj.data.batches import Transition as Transition
+from lotj.data.batches import pressed_beside
 from lotj.data.store import TrajectoryStore
 
 HELD_OUT = -1
@@ -194,7 +195,7 @@ class TransitionDataset:
             near = ~self.frame_label & (tip[:, 2] <= sampling.near_depth) & on_axis
         if sampling.beside_share is not None:
             force = self.store.privileged("force")[self._stored_frame]
-            beside = ~self.frame_label & ~on_axis & (force >= sampling.beside_force)
+            beside = pressed_beside(self.frame_label, tip, force, sampling)
         return near, beside
 
     def _pools(self, sampling: FrameSampling) -> list[tuple[NDArray[np.int64], ...]]:

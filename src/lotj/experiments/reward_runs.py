@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lotj.algos.calibration import auroc, sigmoid
 from lotj.algos.reward import RewardModel
+from lotj.data.batches import pressed_beside
 from lotj.data.store import TrajectoryStore
 from lotj.files import to_json, write_json
 from lotj.nets.bottleneck import METHODS, BottleneckConfig
@@ -199,13 +200,14 @@ def score(model: RewardModel, store: TrajectoryStore, connector: str, cuts: Mapp
     logit = np.concatenate([model.logit(trajectory.image) for trajectory in trajectories])
     label = np.concatenate([t.privileged["success"] for t in trajectories]).astype(bool)
     tip = np.concatenate([t.privileged["tip_in_socket"] for t in trajectories])
+    force = np.concatenate([t.privileged["force"] for t in trajectories])
     expert = np.concatenate([np.full(len(t.image), t.source == "expert") for t in trajectories])
     probability = sigmoid(logit / model.logit_temperature)
     return {
         "name": connector,
         "family": get_connector(connector).family,
-        "all": count_frames(probability, label, tip, cuts),
-        "expert": count_frames(probability[expert], label[expert], tip[expert], cuts),
+        "all": count_frames(probability, label, tip, force, cuts),
+        "expert": count_frames(probability[expert], label[expert], tip[expert], force[expert], cuts),
     }
 
 
@@ -213,6 +215,7 @@ def count_frames(
     probability: NDArray[np.floating[Any]],
     label: NDArray[np.bool_],
     tip: NDArray[np.floating[Any]],
+    force: NDArray[np.floating[Any]],
     cuts: Mapping[str, float],
 ) -> dict[str, Any]:
     """Counts that every figure of the table derives from.
@@ -221,13 +224,16 @@ def count_frames(
         probability: (N,) calibrated.
         label: (N,) true success.
         tip: (N, 3) m, tip in the socket's frame: z is the depth missing.
+        force: (N,) N.
         cuts: thresholds by name.
 
     Returns:
         ``positives``, ``negatives``, ``auroc``; under each cut's name ``true_positives``, ``false_positives`` and
-        ``by_distance``: false positives and negatives in each interval of ``DISTANCE_MM``.
+        ``by_distance``: false positives and negatives in each interval of ``DISTANCE_MM``, and ``beside``: the same of
+        frames on which the plug is pressed beside the hole.
     """
     short = tip[:, 2] * 1e3
+    beside = pressed_beside(label, tip, force)
     counts: dict[str, Any] = {
         "positives": int(label.sum()),
         "negatives": int((~label).sum()),
@@ -244,5 +250,6 @@ def count_frames(
             "true_positives": int((fired & label).sum()),
             "false_positives": int((fired & ~label).sum()),
             "by_distance": by_distance,
+            "beside": {"false_positives": int((fired & beside).sum()), "negatives": int(beside.sum())},
         }
     return counts

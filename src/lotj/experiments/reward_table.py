@@ -93,6 +93,9 @@ def figures(result: Mapping[str, Any], frames: str = "expert") -> dict[str, floa
         fired = sum(one["false_positives"] for one in bins)
         values[f"false {name}"] = fired / negatives if negatives else float("nan")
     far = [cut["by_distance"][place] for cut in operating for place in (2, 3)]
+    beside = [cut["beside"] for cut in operating]
+    pressed = sum(one["negatives"] for one in beside)
+    values["false beside"] = sum(one["false_positives"] for one in beside) / pressed if pressed else float("nan")
     values["false > 2 mm"] = sum(one["false_positives"] for one in far) / max(1, sum(one["negatives"] for one in far))
     return values
 
@@ -112,13 +115,13 @@ def table_iv(results: Sequence[Mapping[str, Any]], frames: str = "expert") -> st
     order = sorted(methods, key=lambda method: -_mean(methods[method], "accuracy_half").value)
     columns = ("accuracy_half", "accuracy_balanced", "accuracy_operating", "auroc", "true_positive_rate")
     head = ["method", "paper", "accuracy at 0.5", "at the balanced threshold", "at the operating threshold", "AUROC"]
-    head += ["true positives", *(f"false, {name}" for name in DISTANCES), "draws"]
+    head += ["true positives", *(f"false, {name}" for name in DISTANCES), "false, pressed beside", "draws"]
     lines = [head, ["---"] * len(head)]
     for method in order:
         rows = methods[method]
         cells = [TITLES.get(method, method), f"{PAPER[method]:.0%}" if method in PAPER else ""]
         cells += [show(_mean(rows, column)) for column in columns]
-        cells += [f"{_mean(rows, f'false {name}').value:.1%}" for name in DISTANCES]
+        cells += [f"{_mean(rows, f'false {name}').value:.1%}" for name in (*DISTANCES, "beside")]
         lines.append([*cells, str(len(rows))])
     return _markdown(lines)
 
