@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from lotj.experiments.render import TABLES, stale_tables
+from lotj.experiments.reward_levers import LEVERS, RewardLeversConfig, levers_table
 from lotj.experiments.reward_runs import (
     RewardTableConfig,
     count_frames,
@@ -73,6 +74,30 @@ def test_methods_differ_in_the_bottleneck_alone() -> None:
         assert replace(changed.model, bottleneck=stage.model.bottleneck) == stage.model
 
 
+def test_every_lever_changes_one_thing_and_the_base_nothing() -> None:
+    """Each change makes another stage; the draws are Table IV's; an unknown name is answered with the nearest."""
+    config = RewardLeversConfig(stage=PRESETS["desk"].reward, seeds=(0, 1))
+    cases = config.cases()
+    assert len({case.name for case in cases}) == len(cases) == 2 * len(LEVERS)
+    stages = {case.method: case.stage for case in cases}
+    assert stages["base"] == with_method(config.stage, "daib")
+    assert all(stage != stages["base"] for name, stage in stages.items() if name != "base")
+    table = RewardTableConfig(stage=config.stage).cases()
+    assert {case.draw for case in cases} == {case.draw for case in table if case.seed < 2}
+    assert stages["half-the-steps"].model.decay_steps == stages["half-the-steps"].steps == config.stage.steps // 2
+    with pytest.raises(ValueError, match="did you mean 'shift-8'"):
+        RewardLeversConfig(levers=("shift8",))
+
+
+def test_levers_are_compared_with_the_base_draw_by_draw() -> None:
+    """The table's difference is that of paired draws; the base has none."""
+    results = [a_result("base", seed, 6) for seed in range(3)] + [a_result("shift-8", seed, 9) for seed in range(3)]
+    for result in results[3:]:
+        result["connectors"][0]["all"]["auroc"] = 0.95 + 0.001 * result["case"]["seed"]
+    table = levers_table(results)
+    assert table.index("| shift-8 |") < table.index("| base |") and "+0.051" in table
+
+
 def test_counts_by_hand() -> None:
     """Frames at known depths: who fires at which threshold, in which interval of missing depth."""
     probability = np.array([0.9, 0.4, 0.95, 0.6, 0.1, 0.7, 0.8])
@@ -131,10 +156,11 @@ def a_result(method: str, seed: int, hits: int) -> dict[str, Any]:
     beside = {"false_positives": 1, "negatives": 4}
     cut = {"true_positives": hits, "false_positives": 1, "by_distance": rows, "beside": beside}
     frames = {"positives": 10, "negatives": 20, "auroc": 0.9, "half": cut, "balanced": cut, "operating": cut}
+    everything = dict(frames)
     return {
         "case": {"method": method, "seed": seed},
         "cuts": {"half": 0.5, "balanced": 0.4, "operating": 0.9},
-        "connectors": [{"name": "a", "family": "f", "all": frames, "expert": frames}],
+        "connectors": [{"name": "a", "family": "f", "all": everything, "expert": frames}],
     }
 
 

@@ -322,6 +322,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate": evaluate,
     "report": report,
     "tables reward": cli_tables.reward,
+    "tables levers": cli_tables.levers,
     "tables render": cli_tables.render,
 }
 """By what is typed: one word or two."""

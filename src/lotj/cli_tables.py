@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from lotj.console import bar, console, say
+from lotj.experiments.reward_levers import RewardLeversConfig
 from lotj.experiments.reward_runs import RewardCase, RewardTableConfig
 from lotj.presets import PRESETS
 
 REWARD_TABLE = RewardTableConfig(stage=PRESETS["desk"].reward)
+REWARD_LEVERS = RewardLeversConfig(stage=PRESETS["desk"].reward)
 
 
 def reward(
@@ -33,25 +36,36 @@ def reward(
         trajectories: collected of each connector.
         config: the protocol.
     """
-    from lotj.collect import CollectConfig, collect
-    from lotj.experiments.reward_runs import drawable_connectors
-    from lotj.parallel import in_processes
+    from lotj.experiments.reward_table import read_results, table_iv
 
-    cases = config.cases()
-    store = out / "trajectories.sqlite"
-    names = tuple(drawable_connectors())
-    size = config.stage.model.encoder.image_size
-    with bar("collect") as tick:
-        collected = CollectConfig(names, trajectories, slow=0.15, wrong_place=0.15, image_size=size)
-        collect(collected, store, workers=workers, progress=tick)
-    todo = [case for case in cases if not (results / f"{case.name}.json").exists()]
-    with bar("train and score") as tick:
-        done = len(cases) - len(todo)
-        tick(done, len(cases))
-        for name in in_processes(_run, [(case, store, out / "runs", results) for case in todo], workers):
-            done += 1
-            tick(done, len(cases), name)
-    _print_table(results)
+    _run_all(config.cases(), out, results, workers, trajectories)
+    console.print(table_iv(read_results(results)), markup=False, soft_wrap=True)
+    say("Next: lotj tables render")
+
+
+def levers(
+    out: Path = Path("runs/tables/reward"),
+    results: Path = Path("results/reward/levers"),
+    workers: int = 2,
+    trajectories: int = 80,
+    config: Annotated[RewardLeversConfig, tyro.conf.arg(name="")] = REWARD_LEVERS,
+) -> None:
+    """What makes the reward hold on unseen connectors: one change at a time, on the draws of Table IV.
+
+    Shares its data with ``lotj tables reward``. Example: ``lotj tables levers --levers base shift-8 --seeds 0``
+
+    Args:
+        out: data and training runs.
+        results: result files.
+        workers: networks trained at once, one thread each.
+        trajectories: collected of each connector.
+        config: which changes, on which draws.
+    """
+    from lotj.experiments.reward_levers import levers_table
+    from lotj.experiments.reward_table import read_results
+
+    _run_all(config.cases(), out, results, workers, trajectories)
+    console.print(levers_table(read_results(results)), markup=False, soft_wrap=True)
     say("Next: lotj tables render")
 
 
@@ -76,6 +90,28 @@ def render(results: Path = Path("results"), docs: Path = Path("docs"), check: bo
         say("All tables say what the results say.")
 
 
+def _run_all(cases: list[RewardCase], out: Path, results: Path, workers: int, trajectories: int) -> None:
+    """Collect what all draws need, then train and score the cases that have no result yet."""
+    from lotj.collect import CollectConfig, collect
+    from lotj.experiments.reward_runs import drawable_connectors
+    from lotj.parallel import in_processes
+
+    store = out / "trajectories.sqlite"
+    size = cases[0].stage.model.encoder.image_size
+    everything = CollectConfig(tuple(drawable_connectors()), trajectories, slow=0.15, wrong_place=0.15, image_size=size)
+    with bar("collect") as tick:
+        collect(everything, store, workers=workers, progress=tick)
+    todo = [case for case in cases if not (results / f"{case.name}.json").exists()]
+    with bar("train and score") as tick:
+        done = len(cases) - len(todo)
+        tick(done, len(cases))
+        runs = out / results.name
+        with closing(in_processes(_run, [(case, store, runs, results) for case in todo], workers)) as names:
+            for name in names:
+                done += 1
+                tick(done, len(cases), name)
+
+
 def _run(task: tuple[RewardCase, Path, Path, Path]) -> str:
     """One case in a process of its own."""
     import torch
@@ -86,10 +122,3 @@ def _run(task: tuple[RewardCase, Path, Path, Path]) -> str:
     case, store, runs, results = task
     run_case(case, store, runs, results)
     return case.name
-
-
-def _print_table(results: Path) -> None:
-    from lotj.experiments.reward_table import read_results, table_iv
-
-    rows: list[dict[str, Any]] = read_results(results)
-    console.print(table_iv(rows), markup=False, soft_wrap=True)

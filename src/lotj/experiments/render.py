@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lotj.experiments.reward_levers import levers_table
 from lotj.experiments.reward_table import paired_tests, read_results, table_iv
 
 MARK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -48,8 +49,13 @@ def _table_iv_tests(results: Path) -> str:
     return paired_tests(read_results(results / "reward" / "table-iv"), "daib", "accuracy_half")
 
 
+def _levers(results: Path) -> str:
+    return levers_table(read_results(results / "reward" / "levers"))
+
+
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "table-iv": _table_iv,
     "table-iv-all-frames": _table_iv_all,
     "table-iv-tests": _table_iv_tests,
+    "reward-levers": _levers,
 }

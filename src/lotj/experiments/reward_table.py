@@ -123,7 +123,7 @@ def table_iv(results: Sequence[Mapping[str, Any]], frames: str = "expert") -> st
         cells += [show(_mean(rows, column)) for column in columns]
         cells += [f"{_mean(rows, f'false {name}').value:.1%}" for name in (*DISTANCES, "beside")]
         lines.append([*cells, str(len(rows))])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def paired_tests(results: Sequence[Mapping[str, Any]], of: str, figure: str, frames: str = "expert") -> str:
@@ -138,7 +138,7 @@ def paired_tests(results: Sequence[Mapping[str, Any]], of: str, figure: str, fra
             )
             cells = [f"{test.difference:+.3f}", f"{test.p_t:.3f}", f"{test.p_signs:.3f}", str(test.draws)]
             lines.append([TITLES.get(other, other), *cells])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def show(mean: Mean) -> str:
@@ -157,5 +157,6 @@ def _balanced(row: Mapping[str, Any], cut: str) -> float:
     return (hit + 1 - row[cut]["false_positives"] / row["negatives"]) / 2
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A table of cells, header and rule included."""
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
