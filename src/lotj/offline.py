@@ -33,6 +33,7 @@ from lotj.data.replay import FrameSampling, TransitionDataset
 from lotj.data.store import TrajectoryStore
 from lotj.judge import SuccessRule, choose_rule
 from lotj.run import Run, load_state, save_state, write_json
+from lotj.seeds import stream_seed
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """Called with (steps done, steps in all, metrics)."""
@@ -122,8 +123,8 @@ def train_reward(
     if not run.is_done():
         run.start()
         dataset = TransitionDataset(store, known.train, limit=stage.trajectories, augment=Augment(stage.augment))
-        learner = RewardLearner(stage.model, len(known.train), seed)
-        generator = torch.Generator().manual_seed(seed)
+        learner = RewardLearner(stage.model, len(known.train), stream_seed(seed, "reward", "learner"))
+        generator = torch.Generator().manual_seed(stream_seed(seed, "reward", "batches"))
 
         train(
             learner,
@@ -200,8 +201,8 @@ def train_critic(
     if not run.is_done():
         run.start()
         dataset = TransitionDataset(store, known.train, augment=Augment(stage.augment))
-        learner = CriticLearner(stage.model, store.shape.action, seed)
-        generator = torch.Generator().manual_seed(seed)
+        learner = CriticLearner(stage.model, store.shape.action, stream_seed(seed, "critic", "learner"))
+        generator = torch.Generator().manual_seed(stream_seed(seed, "critic", "batches"))
         last = train(
             learner,
             lambda: dataset.sample(stage.batch_size, generator),
@@ -240,8 +241,10 @@ def train_policy(
         dataset = TransitionDataset(store, known.train, sources=stage.sources)
         augment = Augment(stage.augment)
         weight = transition_weights(dataset, critic, stage.model)
-        learner = PolicyLearner(stage.model, store.shape.action, len(known.train), seed)
-        generator = torch.Generator().manual_seed(seed)
+        learner = PolicyLearner(
+            stage.model, store.shape.action, len(known.train), stream_seed(seed, "policy", "learner")
+        )
+        generator = torch.Generator().manual_seed(stream_seed(seed, "policy", "batches"))
 
         def batch() -> PolicyBatch:
             rows = torch.randint(len(dataset), (stage.batch_size,), generator=generator)
