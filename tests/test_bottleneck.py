@@ -105,17 +105,20 @@ def test_adversary_is_off_above_chance() -> None:
 
 
 def test_adversary_does_not_diverge() -> None:
-    """Trained at the weight the paper prints, the domain loss ends near chance or below, never far above it."""
-    network = build(replace(SMALL, adversarial_weight=1.0, domain_learning_rate=3e-3))
+    """An encoder that outruns a domain head which knew the domains stays near chance, at the weight the paper prints;
+    were the adversary not switched off above chance, it would go on to 1.4 nats beyond it."""
+    network = informed(replace(SMALL, adversarial_weight=1.0, domain_learning_rate=1e-4))
     optimizer = adam(network, 3e-3)
-    worst = 0.0
-    for step in range(300):
+    worst, reversed_steps = 0.0, 0
+    for step in range(200):
         loss, metrics = network.loss(network(features(), noise()), DOMAIN, step)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         worst = max(worst, metrics["domain_loss"])
-    assert worst < math.log(DOMAINS) + 0.5
+        reversed_steps += metrics["reversal_weight"] > 0
+    assert math.log(DOMAINS) < worst < math.log(DOMAINS) + 0.8
+    assert 0 < reversed_steps < 200
 
 
 def test_unknown_domains_drop_out() -> None:

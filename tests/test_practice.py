@@ -20,7 +20,7 @@ from lotj.judge import GroundTruthJudge, Judge, SuccessRule
 from lotj.online import encode_frame
 from lotj.practice import PracticeConfig, PracticeResult, TrialRecord, practice
 from lotj.rollout import rollout
-from lotj.run import Run
+from lotj.run import Run, load_state
 
 SMALL = EnsembleConfig(components=24, actor_hidden=(32, 32), critic_hidden=(32, 32), prepare_updates=20, batch_size=16)
 LENIENT = SuccessRule(threshold=0.001, frames=1)
@@ -167,6 +167,14 @@ def test_ground_truth_cannot_come_in_by_accident(tmp_path: Path) -> None:
     assert result is not None and result.summary()["diagnostic"] is True
     rows = [json.loads(line) for line in (tmp_path / "truth/trials.jsonl").read_text().splitlines()]
     assert {row["reward"] for row in rows} == {"ground-truth"}
+    _practise(tmp_path / "learned")
+    for name, reward, source in (
+        ("truth", "ground-truth", "practice-ground-truth"),
+        ("learned", "learned", "practice"),
+    ):
+        with TrajectoryStore(tmp_path / name / "online.sqlite") as store:
+            assert set(store.index.source.tolist()) == {source}
+        assert load_state(tmp_path / name / "checkpoint.safetensors")["reward"] == reward
     assert all(row["success"] == row["true_success"] for row in rows)
 
 

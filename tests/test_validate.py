@@ -148,7 +148,10 @@ def test_defects_of_the_whole(tmp_path: Path) -> None:
 
 def test_practice_may_be_wrong_about_the_truth(tmp_path: Path) -> None:
     """Rewards of a reward model are no defect where they disagree with ground truth, nor is one robot or one class."""
-    trials = [replace(_never(trial(i)), reward=np.eye(LENGTH, dtype=np.float32)[-1], source="practice") for i in (0, 2)]
+    trials = [
+        replace(_never(trial(i)), reward=np.eye(LENGTH, dtype=np.float32)[-1], source=source)
+        for i, source in ((0, "practice"), (2, "practice-ground-truth"))
+    ]
     assert validate(write(tmp_path / "s", trials)).sound
 
 

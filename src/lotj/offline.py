@@ -36,6 +36,7 @@ from lotj.data.store import TrajectoryStore
 from lotj.files import write_json
 from lotj.judge import SuccessRule, choose_rule
 from lotj.run import Run
+from lotj.seeds import stream_seed
 from lotj.types import Trajectory
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -126,8 +127,8 @@ def train_reward(
     if not run.is_done():
         run.start()
         dataset = TransitionDataset(store, known.train, limit=stage.trajectories, augment=Augment(stage.augment))
-        learner = RewardLearner(stage.model, len(known.train), seed)
-        generator = torch.Generator().manual_seed(seed)
+        learner = RewardLearner(stage.model, len(known.train), stream_seed(seed, "reward", "learner"))
+        generator = torch.Generator().manual_seed(stream_seed(seed, "reward", "batches"))
 
         train(
             learner,
@@ -209,8 +210,8 @@ def train_critic(
     if not run.is_done():
         run.start()
         dataset = TransitionDataset(store, known.train, augment=Augment(stage.augment))
-        learner = CriticLearner(stage.model, store.shape.action, seed)
-        generator = torch.Generator().manual_seed(seed)
+        learner = CriticLearner(stage.model, store.shape.action, stream_seed(seed, "critic", "learner"))
+        generator = torch.Generator().manual_seed(stream_seed(seed, "critic", "batches"))
         last = train(
             learner,
             lambda: dataset.sample(stage.batch_size, generator),
@@ -249,8 +250,10 @@ def train_policy(
         dataset = TransitionDataset(store, known.train, sources=stage.sources)
         augment = Augment(stage.augment)
         weight = transition_weights(dataset, critic, stage.model)
-        learner = PolicyLearner(stage.model, store.shape.action, len(known.train), seed)
-        generator = torch.Generator().manual_seed(seed)
+        learner = PolicyLearner(
+            stage.model, store.shape.action, len(known.train), stream_seed(seed, "policy", "learner")
+        )
+        generator = torch.Generator().manual_seed(stream_seed(seed, "policy", "batches"))
 
         def batch() -> PolicyBatch:
             rows = torch.randint(len(dataset), (stage.batch_size,), generator=generator)

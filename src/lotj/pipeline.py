@@ -32,6 +32,7 @@ from lotj.judge import Judge, SuccessRule
 from lotj.offline import Known
 from lotj.practice import PracticeConfig, RewardSource, TrialRecord, practice
 from lotj.run import Run
+from lotj.seeds import stream_seed
 from lotj.sim.connectors import TEST_CONNECTORS, Connector, get_connector, load_catalogue, variants_of
 from lotj.sim.env import InsertionEnv
 
@@ -248,7 +249,8 @@ def practise(
     ``own`` and ``allow_validation`` are those of ``refuse_known``.
     """
     validation = refuse_known(connector, offline.known, own, allow_validation=allow_validation)
-    learner = make_learner(config, offline, seed)
+    name = get_connector(connector).name
+    learner = make_learner(config, offline, stream_seed(seed, name, "learner"))
     features = offline_features(learner, config.features, store, offline.known, cache)
     if run.is_done():
         state = run.load_checkpoint()
@@ -260,7 +262,9 @@ def practise(
     judge = Judge(offline.reward, offline.rule) if settings.reward == "learned" else None
     try:
         run.start()
-        result = practice(settings, env, learner, judge, features, run, np.random.default_rng(seed), progress=progress)
+        # The same for all recipes and rewards, so that they meet the same start states; another for each connector.
+        rng = np.random.default_rng(stream_seed(seed, name, "practice"))
+        result = practice(settings, env, learner, judge, features, run, rng, progress=progress)
     finally:
         env.close()
     run.finish({**result.summary(), "validation": validation})

@@ -27,6 +27,9 @@ from lotj.types import Trajectory
 Scenario = Literal["I", "II", "mixed"]
 RewardSource = Literal["learned", "ground-truth"]
 
+SOURCES: Mapping[RewardSource, str] = {"learned": "practice", "ground-truth": "practice-ground-truth"}
+"""What the robot's own trajectories are stored as: the diagnostic's never pass for self-rewarded ones."""
+
 
 @dataclass(frozen=True)
 class PracticeConfig:
@@ -170,7 +173,7 @@ def practice(
         if records is None:
             records = []
             run.log(0, **learner.prepare(offline))
-            _checkpoint(run, learner, records, seed)
+            _checkpoint(run, config, learner, records, seed)
         for trial in range(len(records) + 1, config.trials + 1):
             draws = _draw(config, seed, trial)
             robot = EncodingPolicy(learner)
@@ -182,7 +185,7 @@ def practice(
                 seed=draws.env_seed,
                 judge=judging,
                 options={"scenario": draws.scenario},
-                source="practice",
+                source=SOURCES[config.reward],
                 reveal_ground_truth=reveal_ground_truth,
             )
             memory.append(trajectory, robot.features(trajectory))
@@ -196,7 +199,7 @@ def practice(
             run.log(trial, success=record.success, steps=record.steps, **_mean(metrics))
             _append_line(run.out_dir / "trials.jsonl", record)
             if trial % config.checkpoint_every_trials == 0 or trial == config.trials:
-                _checkpoint(run, learner, records, seed)
+                _checkpoint(run, config, learner, records, seed)
             if progress is not None:
                 progress(record)
     return PracticeResult(learner.name, config.reward, tuple(records))
@@ -253,8 +256,11 @@ def _continue(run: PracticeRun, learner: Learner, memory: OnlineMemory, seed: in
     return None if state is None else records
 
 
-def _checkpoint(run: PracticeRun, learner: Learner, records: Sequence[TrialRecord], seed: int) -> None:
-    run.save_checkpoint({"trial": len(records), "seed": seed, "learner": learner.state_dict()})
+def _checkpoint(
+    run: PracticeRun, config: PracticeConfig, learner: Learner, records: Sequence[TrialRecord], seed: int
+) -> None:
+    state = {"trial": len(records), "seed": seed, "reward": config.reward, "learner": learner.state_dict()}
+    run.save_checkpoint(state)
 
 
 def _record(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lotj.nets.bottleneck import Bottleneck
+from lotj.seeds import stream_seed
 
 BatchT = TypeVar("BatchT")
 BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
@@ -113,7 +114,7 @@ class GradientLearner:
         learning_rate: of Adam.
         decay_steps: the rate follows ``cosine_decay`` over so many steps; 0 keeps it constant. Domain heads keep
             theirs.
-        seed: of the noise in z_specific.
+        seed: the learner's; the noise in z_specific has a stream of its own.
         device: where the network lives; the fastest there is by default.
     """
 
@@ -131,7 +132,7 @@ class GradientLearner:
         self._identity = dict(identity)
         self._learning_rate, self._decay_steps = learning_rate, decay_steps
         self.optimizer = adam(self._module, learning_rate)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(stream_seed(seed, "noise"))
         self.step = 0
 
     def state_dict(self) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from lotj.data.schema import check_trajectory, dislodged_counts
 from lotj.data.store import TrajectoryIndex, TrajectoryStore
 from lotj.types import Trajectory
 
-JUDGED_SOURCES = ("practice",)
-"""Sources whose rewards come from a reward model: those may be wrong about the truth, and need no balance."""
+JUDGED_SOURCES = ("practice", "practice-ground-truth")
+"""The robot's own trials, paid by a judge: a reward model may be wrong about the truth, and neither needs balance."""
 
 
 class Defect(NamedTuple):
