@@ -208,6 +208,7 @@ def test_every_preset_says_what_it_will_take(capsys, monkeypatch):
             and "GB of disk" in line
         )
     paper = PRESETS["paper"]
+    assert paper.policy.model.bottleneck.kl_weight == paper.reward.model.bottleneck.kl_weight == 0.01
     assert paper.connectors * paper.trajectories == 70_000
     assert estimate(PRESETS["debug"], Speed(10.0, 1000.0, 2600.0), 2).total_minutes < 1
 
