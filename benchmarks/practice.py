@@ -30,9 +30,10 @@ from lotj.data.augment import Augment
 from lotj.data.batches import FeatureBatch
 from lotj.data.replay import TransitionDataset
 from lotj.data.store import TrajectoryStore
+from lotj.encoding import offline_features
 from lotj.judge import SuccessRule
 from lotj.offline import Known
-from lotj.pipeline import Offline, RecipeConfig, make_learner, offline_features
+from lotj.pipeline import Offline, RecipeConfig, make_learner
 from lotj.presets import PRESETS
 
 KNOWN = Known(("usb-a", "rj45", "din-5"), ("bnc",))

@@ -41,6 +41,7 @@ MAY_IMPORT = {
     },
     "collect": {"types", "provenance", "parallel", "rollout", "data", "sim"},
     "offline": {"types", "seeds", "judge", "data", "algos", "nets"} | RUN,
+    "encoding": {"types", "data", "algos", "offline"} | RUN,
     "report": {"types", "stats", "nets", "data", "evaluate"} | RUN,
     "pipeline": {
         "types",
@@ -56,8 +57,21 @@ MAY_IMPORT = {
         "evaluate",
         "practice",
         "offline",
+        "encoding",
     },
-    "presets": {"types", "sim", "nets", "data", "algos", "evaluate", "practice", "collect", "offline", "pipeline"},
+    "presets": {
+        "types",
+        "sim",
+        "nets",
+        "data",
+        "algos",
+        "evaluate",
+        "practice",
+        "collect",
+        "offline",
+        "encoding",
+        "pipeline",
+    },
     "demo": {
         "types",
         "stats",
@@ -72,6 +86,7 @@ MAY_IMPORT = {
         "practice",
         "collect",
         "offline",
+        "encoding",
         "report",
     }
     | {"pipeline", "presets", "parallel"},

@@ -21,7 +21,7 @@ from lotj.algos.ensemble import (
 from lotj.algos.ensemble_nets import EnsembleCritic, ResidualActor
 from lotj.algos.learner import DeviceBatch, batch_to
 from lotj.algos.projection import principal_components
-from lotj.data.replay import FeatureBuffer
+from lotj.data.features import FeatureBuffer
 
 CONFIG = EnsembleConfig(components=12, actor_hidden=(32, 32), critic_hidden=(16, 16), batch_size=16, prepare_updates=3)
 

@@ -14,7 +14,8 @@ import torch
 from toy_cell import ToyCell, ToyExpert, ToyReward, straight_down, toy_encoder
 
 from lotj.algos.ensemble import EnsembleConfig, EnsemblePractice
-from lotj.data.replay import FeatureBuffer, mix
+from lotj.data.features import FeatureBuffer
+from lotj.data.replay import mix
 from lotj.data.store import TrajectoryStore
 from lotj.judge import GroundTruthJudge, Judge, SuccessRule
 from lotj.online import encode_frame

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from lotj.data.augment import Augment, AugmentConfig
-from lotj.data.replay import FeatureBuffer, FrameSampling, TransitionDataset, mix
+from lotj.data.batches import FrameSampling
+from lotj.data.features import FeatureBuffer
+from lotj.data.replay import TransitionDataset, mix
 from lotj.data.store import TrajectoryStore
 from lotj.types import Trajectory
 

@@ -16,18 +16,11 @@ from lotj.algos.training import config_from
 from lotj.checkpoint import load_state
 from lotj.collect import Collected, collect
 from lotj.data.store import TrajectoryStore
+from lotj.encoding import offline_features
 from lotj.files import write_json
 from lotj.offline import Known, load_critic, load_policy, load_reward, train_critic, train_policy, train_reward
 from lotj.parallel import beside
-from lotj.pipeline import (
-    Offline,
-    RecipeConfig,
-    evaluate_policy,
-    make_learner,
-    offline_features,
-    practise,
-    refuse_known,
-)
+from lotj.pipeline import Offline, RecipeConfig, evaluate_policy, make_learner, practise, refuse_known
 from lotj.practice import RewardSource
 from lotj.presets import Preset
 from lotj.report.html import Extras, write_report

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lotj.algos.learner import Learner, image_to_batch
-from lotj.data.replay import FeatureBuffer
+from lotj.data.features import FeatureBuffer
 from lotj.data.store import TrajectoryStore
 from lotj.types import Observation, Trajectory
 

@@ -5,16 +5,13 @@ A run folder holds one offline phase and any number of practices on connectors t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from lotj.algos.ensemble import EnsembleConfig, EnsemblePractice
 from lotj.algos.iql import CriticNetwork
@@ -22,10 +19,8 @@ from lotj.algos.iql_practice import IqlPractice, IqlPracticeConfig
 from lotj.algos.learner import Learner
 from lotj.algos.policy import PolicyNetwork
 from lotj.algos.reward import RewardModel
-from lotj.checkpoint import load_state, save_state
-from lotj.data.augment import Augment, AugmentConfig
-from lotj.data.replay import FeatureBuffer, TransitionDataset
 from lotj.data.store import TrajectoryStore
+from lotj.encoding import FeatureConfig, offline_features
 from lotj.evaluate import EvaluateConfig, Evaluation, evaluate
 from lotj.files import write_json
 from lotj.judge import Judge, SuccessRule
@@ -40,22 +35,6 @@ Recipe = Literal["ensemble", "iql"]
 
 ONLINE_FRACTION: Mapping[Recipe, float] = {"ensemble": 0.5, "iql": 0.25}
 """Share of online transitions in a batch: the paper's 25%; the half of RLPD with which ``ensemble`` won."""
-
-
-@dataclass(frozen=True)
-class FeatureConfig:
-    """The cache of frozen features of the offline data."""
-
-    views: int = 1
-    """Differently augmented versions of each frame."""
-    augment: AugmentConfig = AugmentConfig()
-    """Offline frames are augmented, online ones never (Sec. V-C)."""
-    sources: tuple[str, ...] = ("expert",)
-    """Which offline trajectories practice mixes in: those worth imitating."""
-    fit_images: int = 4096
-    """Offline images that projections are fitted on."""
-    seed: int = 0
-    """Of the augmentation."""
 
 
 @dataclass(frozen=True)
@@ -195,41 +174,6 @@ def make_learner(config: RecipeConfig, offline: Offline, seed: int) -> Learner:
     )
 
 
-def offline_features(
-    learner: Learner,
-    config: FeatureConfig,
-    store: TrajectoryStore,
-    known: Known,
-    cache: Path | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> FeatureBuffer:
-    """Fit the learner's encoding on offline frames and encode them all, ``views`` times; reuse the cache where there is
-    one.
-
-    Args:
-        learner: fitted here.
-        config: views, augmentation, sources.
-        store: the offline data.
-        known: the split; only training connectors come in.
-        cache: file to keep fit and features in, for further practices with the same offline phase.
-        progress: called with (frames encoded, frames in all).
-    """
-    dataset = TransitionDataset(store, known.train, sources=config.sources)
-    numbers = cache.with_suffix(".npy") if cache is not None else None
-    if cache is not None and numbers is not None and cache.exists():
-        learner.load_fit_state(load_state(cache)["fit"])
-        feature = np.load(numbers, mmap_mode="c")
-    else:
-        rng = np.random.default_rng(config.seed)
-        sample = np.sort(rng.choice(dataset.frames, min(config.fit_images, dataset.frames), replace=False))
-        learner.fit(dataset.frame_images(rows) for rows in np.array_split(sample, max(1, len(sample) // 256)))
-        feature = _encode_all(learner, dataset, config, numbers, progress)
-        if cache is not None:
-            # Written last: it says that the numbers are complete.
-            save_state(cache, {"fit": learner.fit_state()})
-    return _fill(learner, dataset, torch.from_numpy(feature), config.views)
-
-
 def practise(
     connector: str,
     robot: str,
@@ -298,50 +242,6 @@ def evaluate_policy(
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, {"policy": dict(about or {}), **result.to_json()})
     return result
-
-
-def _encode_all(
-    learner: Learner,
-    dataset: TransitionDataset,
-    config: FeatureConfig,
-    path: Path | None,
-    progress: Callable[[int, int], None],
-) -> NDArray[np.float16]:
-    """(frames, views, F) of every frame of the data set; in a file that is mapped, where there is a path: at full scale
-    they would not fit into memory."""
-    augment, generator = Augment(config.augment), torch.Generator().manual_seed(config.seed)
-    shape = (dataset.frames, config.views, learner.feature_dim)
-    feature: NDArray[np.float16]
-    if path is None:
-        feature = np.empty(shape, np.float16)
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        feature = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-    for rows in _chunks(dataset.frames, 512):
-        image = dataset.frame_images(rows)
-        for view in range(config.views):
-            feature[rows[0] : rows[-1] + 1, view] = learner.encode(augment(image, generator)).cpu().half().numpy()
-        progress(int(rows[-1]) + 1, dataset.frames)
-    if isinstance(feature, np.memmap):
-        feature.flush()
-    return feature
-
-
-def _fill(learner: Learner, dataset: TransitionDataset, feature: Tensor, views: int) -> FeatureBuffer:
-    buffer = FeatureBuffer(dataset.frames, learner.feature_dim, learner.action_dim, views, feature=feature)
-    index = dataset.store.index
-    actions, rewards = dataset.store.actions, dataset.store.rewards
-    for trajectory, domain in zip(dataset.trajectories.tolist(), dataset.domains.tolist()):
-        length, offset = int(index.length[trajectory]), int(index.transition_offset[trajectory])
-        rows = slice(offset, offset + length)
-        terminated = bool(index.terminated[trajectory])
-        buffer.add(None, torch.tensor(actions[rows]), torch.tensor(rewards[rows]), terminated, domain)
-    return buffer
-
-
-def _chunks(total: int, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, total, size):
-        yield np.arange(start, min(start + size, total))
 
 
 def _split(connectors: Sequence[Connector], aside: set[str]) -> Known:

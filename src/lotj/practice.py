@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from lotj.algos.learner import Learner
-from lotj.data.replay import FeatureBuffer, mix
+from lotj.data.features import FeatureBuffer
+from lotj.data.replay import mix
 from lotj.judge import GroundTruthJudge, Judge, Judgement
 from lotj.online import EncodingPolicy, OnlineMemory
 from lotj.rollout import rollout

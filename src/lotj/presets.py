@@ -12,11 +12,12 @@ from lotj.algos.reward import RewardConfig
 from lotj.collect import CollectConfig
 from lotj.data.augment import AugmentConfig
 from lotj.data.replay import PRELOAD_BYTES
+from lotj.encoding import FeatureConfig
 from lotj.evaluate import EvaluateConfig
 from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
 from lotj.offline import CriticStage, Known, PolicyStage, RewardStage
-from lotj.pipeline import FeatureConfig, RecipeConfig, known_connectors, split_by_group
+from lotj.pipeline import RecipeConfig, known_connectors, split_by_group
 from lotj.practice import PracticeConfig
 from lotj.sim.connectors import get_connector
 

@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+HELD_OUT = -1
+"""The domain of a connector that has no class."""
+
 
 class Transition(NamedTuple):
     """A batch of (s, a, r, s') with pixels."""
