@@ -65,7 +65,7 @@ MAY_IMPORT = {
     "speed": {"types", "sim", "nets", "algos", "rollout", "presets"},
     "experiments": {"types", "stats", "sim", "data", "nets", "algos", "tables", "offline"} | RUN,
 }
-LEAVES = {"__init__", "cli", "cli_tables", "console"}
+LEAVES = {"__init__", "cli", "cli_data", "cli_tables", "console"}
 """May import anything; only the command line imports them."""
 NOT_IN_SIM = {"torch", "torchvision", "kornia"}
 

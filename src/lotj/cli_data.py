@@ -1,0 +1,88 @@
+"""The subcommands about what is known: `lotj connectors`, `lotj data validate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.markup import escape
+from rich.table import Table
+
+from lotj.console import console, say
+
+
+def connectors(
+    json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    family: str | None = None,
+    sheet: Path | None = None,
+) -> None:
+    """List the catalogue of connectors.
+
+    Example: ``lotj connectors --family usb``
+
+    Args:
+        json_output: print a list of objects with name, family, variants, dimensions and sources.
+        family: only this one.
+        sheet: write a picture of them all there.
+    """
+    from lotj.sim.connectors import load_catalogue, to_json, variants_of
+
+    chosen = [c for c in load_catalogue().values() if family in (None, c.family)]
+    if not chosen:
+        families = ", ".join(sorted({c.family for c in load_catalogue().values()}))
+        raise ValueError(f"no family {family!r}; the catalogue has {families}")
+    if json_output:
+        sys.stdout.write(json.dumps([to_json(connector) for connector in chosen], indent=1) + "\n")
+        return
+    if sheet is not None:
+        from lotj.sim.sheet import contact_sheet
+
+        contact_sheet(chosen, sheet)
+        say(f"Contact sheet: {sheet}")
+        return
+    table = Table("name", "title", "family", "depth", "close variants", title=f"{len(chosen)} connectors")
+    for c in chosen:
+        others = ", ".join(name for name in variants_of(c.name) if name != c.name)
+        table.add_row(c.name, c.title, c.family, f"{c.insertion_depth * 1e3:.1f} mm", others)
+    console.print(table)
+    console.print("Next: lotj collect")
+
+
+def validate(path: tyro.conf.Positional[Path], gallery: Path | None = None) -> None:
+    """Check a store: counts, label balance, every defect found.
+
+    Example: ``lotj data validate runs/desk/data/trajectories.sqlite``
+
+    Args:
+        path: the store.
+        gallery: write a picture of positives and negatives by connector there.
+    """
+    from lotj.data.validate import gallery as draw
+    from lotj.data.validate import validate as check
+
+    report = check(path)
+    table = Table(
+        "connector",
+        "trajectories",
+        "success frames",
+        "dislodged",
+        title=f"{report.trajectories} trajectories, {report.frames} frames",
+    )
+    for name in sorted({*report.connector, *report.dislodged}):
+        positive, negative = report.balance.get(name, (0, 0))
+        lost = str(report.dislodged.get(name, 0))
+        table.add_row(name, str(report.connector.get(name, 0)), f"{positive} of {positive + negative}", lost)
+    console.print(table)
+    for defect in report.defects:
+        console.print(
+            f"[red]{defect.kind}[/]: {escape(defect.message)} [dim]{escape(defect.remedy)}[/]", soft_wrap=True
+        )
+    if gallery is not None:
+        draw(path, gallery)
+        say(f"Gallery: {gallery}")
+    console.print("[green]sound[/]" if report.sound else f"[red]{len(report.defects)} defects[/]")
+    if not report.sound:
+        raise SystemExit(1)
