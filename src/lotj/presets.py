@@ -182,7 +182,7 @@ SPEEDS: dict[str, Speed] = {
 def estimate(preset: Preset) -> Estimate:
     """Expected minutes by stage, memory and disk of a whole ``lotj demo``."""
     speed = SPEEDS.get(preset.name, SPEEDS["desk"])
-    trajectories = preset.connectors * preset.trajectories
+    trajectories = (len(preset.known) or preset.connectors) * preset.trajectories
     frames = trajectories * FRAMES_PER_TRAJECTORY
     frame_bytes = preset.image_size**2 * 3
     practice = preset.practice.practice
