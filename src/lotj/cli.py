@@ -91,7 +91,7 @@ def connectors(
     family: str | None = None,
     sheet: Path | None = None,
 ) -> None:
-    """List the catalogue of connectors.
+    """List the catalogue of connectors; ``lotj connectors generate`` draws more.
 
     Example: ``lotj connectors --family usb``
 
@@ -121,6 +121,33 @@ def connectors(
         table.add_row(c.name, c.title, c.family, f"{c.insertion_depth * 1e3:.1f} mm", others)
     console.print(table)
     console.print("Next: lotj collect")
+
+
+def generate(out: Path, count: int = 300, seed: int = 0, sheet: Path | None = None) -> None:
+    """Draw connectors at random from the catalogue's families, none close to a test connector; a file for each.
+
+    Example: ``lotj connectors generate --count 300 --seed 0 --out generated``
+
+    Args:
+        out: folder of the TOML files.
+        count: how many; a longer list begins with a shorter one.
+        seed: of all draws.
+        sheet: write a picture of them all there.
+    """
+    from lotj.sim.generate import generate_connectors
+    from lotj.sim.toml import save_connector
+
+    with _bar("draw connectors") as tick:
+        drawn = generate_connectors(count, seed, tick)
+    for connector in drawn:
+        save_connector(connector, out)
+    _say(f"{len(drawn)} connectors of {len({connector.family for connector in drawn})} families: {out}")
+    if sheet is not None:
+        from lotj.sim.sheet import contact_sheet
+
+        contact_sheet(drawn, sheet)
+        _say(f"Contact sheet: {sheet}")
+    _say(f"Next: lotj collect --run runs/generated desk --known {out}/gen-{seed}-*.toml")
 
 
 def collect(
@@ -298,6 +325,7 @@ def report(run: Path) -> None:
 COMMANDS: dict[str, Any] = {
     "demo": demo,
     "connectors": connectors,
+    "connectors generate": generate,
     "collect": collect,
     "data validate": validate,
     "train": train,
@@ -310,8 +338,8 @@ COMMANDS: dict[str, Any] = {
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors that a user can mend come without a traceback."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:2] == ["data", "validate"]:
-        given = ["data-validate", *given[2:]]
+    if " ".join(given[:2]) in COMMANDS:
+        given = ["-".join(given[:2]), *given[2:]]
     commands = {name.replace(" ", "-"): function for name, function in COMMANDS.items()}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="lotj", description=DESCRIPTION, args=given)
