@@ -217,6 +217,20 @@ def test_a_key_must_stand_on_a_flat_side(tmp_path: Path) -> None:
         read(tmp_path, GOOD + key + "size = [0.002, 0.0015]\nposition = [0.0108, 0.0016]\n")
     with pytest.raises(ConnectorError, match=r"part 'rib'.*overlap"):
         read(tmp_path, GOOD + key + "size = [0.002, 0.002]\nposition = [0.0, 0.0]\n")
+    # The pin's cavity is an octagon with flats of 2.07 mm; with its play a rib of 1 mm just fits there.
+    read(tmp_path, GOOD + key + "size = [0.001, 0.002]\nposition = [0.0095, 0.0021]\n")
+    for place in ("0.0101", "0.0089"):
+        with pytest.raises(ConnectorError, match=r"part 'rib'.*slanted side"):
+            read(tmp_path, GOOD + key + f"size = [0.001, 0.002]\nposition = [{place}, 0.0021]\n")
+
+
+def test_a_thick_wall_must_leave_every_side_of_the_outline(tmp_path: Path) -> None:
+    """Moved inwards by the wall, short sides vanish and the post inside would have no outline: refused."""
+    shell = 'kind = "shell"\nprofile = "rectangle"\nsize = [0.008, 0.008]\nwall = {}\ncorner = 0.001'
+    pin = 'kind = "pin"\nprofile = "circle"\nsize = [0.004, 0.004]'
+    assert read(tmp_path, GOOD.replace(pin, shell.format(0.001))).parts[0].wall == 0.001
+    with pytest.raises(ConnectorError, match=r"part 'pin'.*'wall'.*got 0.002.*shortest side.*'corner'"):
+        read(tmp_path, GOOD.replace(pin, shell.format(0.002)))
 
 
 def test_the_documented_example_loads(tmp_path: Path) -> None:

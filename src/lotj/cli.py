@@ -241,6 +241,7 @@ def report(run: Path) -> None:
 COMMANDS: dict[str, Any] = {
     "demo": demo,
     "connectors": cli_data.connectors,
+    "connectors generate": cli_data.generate,
     "collect": collect,
     "data validate": cli_data.validate,
     "train": train,

@@ -11,7 +11,7 @@ import tyro
 from rich.markup import escape
 from rich.table import Table
 
-from lotj.console import console, say
+from lotj.console import bar, console, say
 
 
 def connectors(
@@ -19,7 +19,7 @@ def connectors(
     family: str | None = None,
     sheet: Path | None = None,
 ) -> None:
-    """List the catalogue of connectors.
+    """List the catalogue of connectors; ``lotj connectors generate`` draws more.
 
     Example: ``lotj connectors --family usb``
 
@@ -49,6 +49,33 @@ def connectors(
         table.add_row(c.name, c.title, c.family, f"{c.insertion_depth * 1e3:.1f} mm", others)
     console.print(table)
     console.print("Next: lotj collect")
+
+
+def generate(out: Path, count: int = 300, seed: int = 0, sheet: Path | None = None) -> None:
+    """Draw connectors at random from the catalogue's families, none close to a test connector; a file for each.
+
+    Example: ``lotj connectors generate --count 300 --seed 0 --out generated``
+
+    Args:
+        out: folder of the TOML files.
+        count: how many; a longer list begins with a shorter one.
+        seed: of all draws.
+        sheet: write a picture of them all there.
+    """
+    from lotj.sim.generate import generate_connectors
+    from lotj.sim.toml import save_connector
+
+    with bar("draw connectors") as tick:
+        drawn = generate_connectors(count, seed, tick)
+    for connector in drawn:
+        save_connector(connector, out)
+    say(f"{len(drawn)} connectors of {len({connector.family for connector in drawn})} families: {out}")
+    if sheet is not None:
+        from lotj.sim.sheet import contact_sheet
+
+        contact_sheet(drawn, sheet)
+        say(f"Contact sheet: {sheet}")
+    say(f"Next: lotj collect --run runs/generated desk --known {out}/gen-{seed}-*.toml")
 
 
 def validate(path: tyro.conf.Positional[Path], gallery: Path | None = None) -> None:

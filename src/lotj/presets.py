@@ -205,7 +205,7 @@ def estimate(preset: Preset, speed: Speed, workers: int) -> Estimate:
         speed: of one core.
         workers: processes that collect.
     """
-    trajectories = preset.connectors * preset.trajectories
+    trajectories = (len(preset.known) or preset.connectors) * preset.trajectories
     frames = trajectories * FRAMES_PER_TRAJECTORY
     frame_bytes = preset.image_size**2 * 3
     practice, features = preset.practice.practice, preset.practice.features

@@ -61,6 +61,12 @@ def check_parts(connector: Connector) -> None:
                 "socket's post inside the shell; "
                 'thin the wall, or make the part a "pin"'
             )
+        inset = part.wall if connector.open_socket else part.wall + connector.clearance + POST_PLAY
+        if part.kind == "shell" and not profiles.keeps_its_sides(part.envelope(), -inset):
+            raise ConnectorError(
+                f"part '{part.name}': field 'wall': got {part.wall:g}, inside it no room is left for the outline's "
+                "shortest side; thin the wall, or lengthen that side ('corner', 'narrow')"
+            )
         _check_inside_body(connector, part)
     if connector.open_socket:
         _check_studs(connector)
@@ -126,7 +132,7 @@ def _check_fillers(connector: Connector) -> None:
     """The boxes behind a cavity's slanted sides must not bar another cavity."""
     holes = placed_envelopes(connector, connector.clearance)
     for (a, first), (b, second) in itertools.permutations(holes, 2):
-        if any(profiles.gap(box, second) < -1e-6 for box in profiles.fillers(first)):
+        if any(profiles.gap(box[::-1], second) < -1e-6 for box in profiles.fillers(first)):
             raise ConnectorError(
                 f"part '{b.name}': field 'position': its cavity meets a slanted side of part '{a.name}'; "
                 "a key belongs on a flat side and clear of its ends: move or narrow it"

@@ -71,6 +71,11 @@ def offset(polygon: Polygon, distance: float | NDArray[np.float64]) -> Polygon:
     return corners
 
 
+def keeps_its_sides(polygon: Polygon, distance: float) -> bool:
+    """Whether every edge is still there after ``offset`` by ``distance``: inwards, the short ones vanish first."""
+    return bool(np.all(np.sum(normals(polygon) * normals(offset(polygon, distance)), axis=1) > 0))
+
+
 def bounds(polygons: Sequence[Polygon]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lower and upper corner (2,), (2,) of the rectangle round all polygons."""
     points = np.concatenate(list(polygons))
@@ -89,7 +94,7 @@ def gap(first: Polygon, second: Polygon) -> float:
 
 def fillers(polygon: Polygon) -> list[Polygon]:
     """Rectangles (4, 2) that fill the bounding rectangle up to the polygon's slanted sides, one for each; the first
-    edge lies on the side."""
+    edge lies on the side and runs as it does, so these are clockwise."""
     found = []
     for start, end, outward in zip(polygon, np.roll(polygon, -1, axis=0), normals(polygon)):
         legs = np.abs(end - start)
