@@ -13,7 +13,7 @@ from test_connectors import alike
 
 from lotj import cli
 from lotj.collect import CollectConfig, collect
-from lotj.presets import PRESETS, estimate
+from lotj.presets import PRESETS, Speed, estimate
 from lotj.rollout import rollout
 from lotj.sim import generate
 from lotj.sim.baselines import StraightDown
@@ -219,7 +219,9 @@ def test_the_command_writes_files_that_a_collection_takes(tmp_path: Path, capsys
     assert [get_connector(path) for path in paths] == generate_connectors(3, seed=4)
     preset = replace(PRESETS["debug"], known=paths, validation=1)
     assert preset.split().train == ("gen-4-0", "gen-4-1") and preset.split().validation == ("gen-4-2",)
-    assert estimate(preset).minutes["collect"] < estimate(PRESETS["debug"]).minutes["collect"]
+    speed = Speed(10.0, 1000.0, 2600.0)
+    named, all_ = (estimate(one, speed, 2).minutes["collect"] for one in (preset, PRESETS["debug"]))
+    assert named < all_
     config = CollectConfig(connectors=paths[:1], trajectories=1, image_size=32)
     assert preset.collect().connectors == paths
     assert collect(config, tmp_path / "data.sqlite", workers=1).trajectories == 1
