@@ -18,6 +18,7 @@ from lotj.demo import store_path
 from lotj.evaluate import Evaluation, compare
 from lotj.presets import PRESETS
 from lotj.sim.connectors import TEST_CONNECTORS, load_catalogue, variants_of
+from lotj.sim.distance import TWIN, distance
 
 CONNECTOR = PRESETS["debug"].practise_on[0]
 REWARDS = ("learned", "ground-truth")
@@ -133,6 +134,8 @@ def test_the_held_out_connector_was_never_known(chain):
         known = preset.split()
         assert len(known.train) + len(known.validation) == preset.connectors
         assert not {*known.train, *known.validation} & held_out
+        for name in (*known.train, *known.validation):
+            assert min(distance(catalogue[name], catalogue[test]) for test in held_out) >= TWIN, name
         groups = [{catalogue[name].group for name in side} for side in (known.train, known.validation)]
         assert not groups[0] & groups[1]
     known = PRESETS["debug"].split()

@@ -18,7 +18,7 @@ from lotj.rollout import rollout
 from lotj.sim import generate
 from lotj.sim.baselines import StraightDown
 from lotj.sim.connectors import TEST_CONNECTORS, Connector, get_connector, load_catalogue, load_connector, variants_of
-from lotj.sim.distance import distance, distance_to_test, protected
+from lotj.sim.distance import TWIN, barred_from_training, distance, distance_to_test, protected
 from lotj.sim.env import InsertionEnv
 from lotj.sim.expert import Expert, ExpertConfig
 from lotj.sim.generate import CLOSE, generate_connectors, templates
@@ -196,6 +196,16 @@ def test_the_expert_inserts_them_and_straight_down_does_not(drawn: list[Connecto
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_twins_in_other_families_are_barred_from_training() -> None:
+    """A banana plug of nearly the Europlug's pitch is barred with the Europlug, a far connector is not; so is every
+    test connector and variant."""
+    assert distance(CATALOGUE["banana-double"], CATALOGUE["europlug"]) < TWIN
+    barred = barred_from_training()
+    assert {"banana-double", *TEST_CONNECTORS, *(connector.name for connector in protected())} <= barred
+    assert "usb-c" not in barred and len(barred) < len(CATALOGUE) / 3
+    assert all(distance_to_test(CATALOGUE[name]) >= TWIN for name in CATALOGUE if name not in barred)
 
 
 def test_a_file_reads_back_equal(drawn: list[Connector], tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ from lotj.offline import Known
 from lotj.practice import PracticeConfig, RewardSource, TrialRecord, practice
 from lotj.run import Run
 from lotj.seeds import stream_seed
-from lotj.sim.connectors import TEST_CONNECTORS, Connector, get_connector, load_catalogue, variants_of
+from lotj.sim.connectors import Connector, get_connector, load_catalogue
+from lotj.sim.distance import barred_from_training
 from lotj.sim.env import InsertionEnv
 
 Recipe = Literal["ensemble", "iql"]
@@ -75,8 +76,8 @@ class RecipeConfig:
 
 
 def known_connectors(count: int, validation: int) -> Known:
-    """Choose connectors to know: families in turn and new groups first, whole groups on one side, no variant of a test
-    connector.
+    """Choose connectors to know: families in turn and new groups first, whole groups on one side, no variant or twin of
+    a test connector.
 
     Args:
         count: connectors in all.
@@ -86,7 +87,7 @@ def known_connectors(count: int, validation: int) -> Known:
         ValueError: more connectors are asked for than there are.
     """
     catalogue = load_catalogue()
-    held_out = {variant for name in TEST_CONNECTORS for variant in variants_of(name)}
+    held_out = barred_from_training()
     queues: dict[str, list[str]] = {}
     met: set[str] = set()
     repeated: list[str] = []

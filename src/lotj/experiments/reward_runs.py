@@ -25,7 +25,8 @@ from lotj.files import to_json, write_json
 from lotj.nets.bottleneck import METHODS, BottleneckConfig
 from lotj.offline import Known, RewardStage, train_reward
 from lotj.provenance import provenance
-from lotj.sim.connectors import TEST_CONNECTORS, get_connector, load_catalogue, variants_of
+from lotj.sim.connectors import get_connector, load_catalogue
+from lotj.sim.distance import barred_from_training
 
 DISTANCE_MM = (0.0, 1.0, 2.0, 4.0, 1000.0)
 """Edges of the intervals of missing depth that false positives are counted in; the last is open."""
@@ -110,9 +111,8 @@ def with_method(stage: RewardStage, method: str) -> RewardStage:
 
 
 def drawable_connectors() -> list[str]:
-    """Names of the catalogue but for the test connectors and their close variants."""
-    barred = {variant for name in TEST_CONNECTORS for variant in variants_of(name)}
-    return [name for name in load_catalogue() if name not in barred]
+    """Names of the catalogue but for the test connectors, their close variants and their twins in other families."""
+    return [name for name in load_catalogue() if name not in barred_from_training()]
 
 
 def draw_connectors(seed: int, train: int, validation: int, held_out: int, names: Sequence[str] | None = None) -> Draw:

@@ -11,6 +11,9 @@ from scipy.optimize import linear_sum_assignment
 from lotj.sim.connectors import TEST_CONNECTORS, Connector, load_catalogue, variants_of
 from lotj.sim.fit import placed_envelopes
 
+TWIN = 0.0021
+"""m: nearer faces are those of close variants, whatever their families. The grouping rule of docs/connectors.md, 1 mm
+in each size and along each axis of place, comes to this."""
 DIRECTIONS = 32
 """In which outlines are compared; a multiple of four, so that quarter turns and mirror images permute them."""
 
@@ -54,6 +57,14 @@ def protected() -> tuple[Connector, ...]:
     """The test connectors and all their close variants: what training must not know."""
     names = sorted({variant for name in TEST_CONNECTORS for variant in variants_of(name)})
     return tuple(load_catalogue()[name] for name in names)
+
+
+@cache
+def barred_from_training() -> frozenset[str]:
+    """Catalogue names that offline training must not know if the four test connectors are to be novel: these, their
+    close variants, and `TWIN` faces in other families (a banana plug of 19 mm pitch is nearly a Europlug)."""
+    kin = {connector.name for connector in protected()}
+    return frozenset(kin | {name for name, other in load_catalogue().items() if distance_to_test(other) < TWIN})
 
 
 @cache
