@@ -153,6 +153,19 @@ def test_a_known_connector_is_refused(chain, capsys):
     assert not (run / "practice" / known.train[0]).exists()
 
 
+def test_another_scale_of_actions_is_refused(chain, capsys, tmp_path):
+    """A policy whose data meant other metres by an action of 1 does not act on this cell; the message gives both."""
+    run = shutil.copytree(chain[0], tmp_path / "run")
+    with TrajectoryStore(store_path(run), mode="a") as store:
+        assert store.metadata["action_scale"] == [0.005] * 3
+        store.set_metadata("action_scale", [0.01, 0.01, 0.01])
+    with pytest.raises(SystemExit):
+        main(["practice", "--run", str(run), "--connector", "europlug"])
+    told = capsys.readouterr().err
+    assert "0.01" in told and "0.005" in told
+    assert not (run / "practice/europlug/ensemble-learned-s0/trials.jsonl").exists()
+
+
 def test_a_validation_connector_is_marked_wherever_it_goes(chain, capsys):
     """Practised on purpose, a validation connector is named as one in every output."""
     run, _ = chain

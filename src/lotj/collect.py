@@ -24,7 +24,7 @@ from lotj.parallel import in_processes
 from lotj.provenance import provenance
 from lotj.rollout import policy_rng, rollout
 from lotj.sim.connectors import get_connector
-from lotj.sim.env import InsertionEnv
+from lotj.sim.env import ACTION_SCALE, InsertionEnv
 from lotj.sim.expert import Expert, ExpertConfig
 from lotj.sim.randomize import CELLS
 from lotj.types import Trajectory
@@ -209,6 +209,7 @@ def _claim(store: TrajectoryStore, config: CollectConfig) -> None:
     held = metadata.get("collect")
     if held is None:
         store.set_metadata("connectors", described)
+        store.set_metadata("action_scale", list(ACTION_SCALE[:3]))
         # Without the time: the same collection by the same command gives the same rows.
         store.set_metadata("provenance", {key: value for key, value in provenance().items() if key != "started"})
         store.set_metadata("collect", wanted)  # last: a store that has it has the others

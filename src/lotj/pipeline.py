@@ -206,6 +206,7 @@ def practise(
     settings = config.resolved(config.practice.reward).practice
     judge = Judge(offline.reward, offline.rule) if settings.reward == "learned" else None
     try:
+        _refuse_other_scale(store, env)
         run.start()
         # The same for all recipes and rewards, so that they meet the same start states; another for each connector.
         rng = np.random.default_rng(stream_seed(seed, name, "practice"))
@@ -243,6 +244,16 @@ def evaluate_policy(
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, {"policy": dict(about or {}), **result.to_json()})
     return result
+
+
+def _refuse_other_scale(store: TrajectoryStore, env: InsertionEnv) -> None:
+    """A policy's actions mean what they meant in its data: metres for an action of 1."""
+    wanted, now = store.metadata.get("action_scale"), env.action_scale.tolist()
+    if wanted is not None and wanted != now:
+        raise ValueError(
+            f"{store.path} was collected with {wanted} m for an action of 1, this cell moves {now}: "
+            "collect and train anew for this cell, or give it the scale of the data"
+        )
 
 
 def _split(connectors: Sequence[Connector], aside: set[str]) -> Known:

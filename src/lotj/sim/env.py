@@ -19,6 +19,8 @@ from lotj.sim.scene import build_scene
 
 Scenario = Literal["I", "II", "mixed"]
 HORIZON = 20
+ACTION_SCALE = (0.005, 0.005, 0.005, 0.05)
+"""m, m, m, rad: what an action of 1 asks for in a step."""
 MAX_IMAGE_SIZE = 360
 """px: half the height of the scene's frame buffer."""
 SUCCESS_DEPTH = 0.001
@@ -125,7 +127,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.image_size = image_size
         self.ground_truth = ground_truth
         self.render_mode = render_mode
-        self.action_scale = np.array([0.005, 0.005, 0.005, 0.05][: 4 if yaw else 3])
+        self.action_scale = np.array(ACTION_SCALE[: 4 if yaw else 3])
         self._state, self._images = state, images
         grasp = grasp or GraspConfig()
         self.model = build_scene(self.connector, CELLS[robot].camera, grasp)
