@@ -13,6 +13,7 @@ from lotj.offline import Known
 from lotj.pipeline import known_connectors, refuse_known, split_by_group
 from lotj.presets import PRESETS
 from lotj.sim.connectors import TEST_CONNECTORS, get_connector, load_catalogue, variants_of
+from lotj.sim.distance import barred_from_training
 
 CONFIG = CollectConfig(("usb-a", "rj45"), trajectories=6, slow=0.3, wrong_place=0.3, image_size=32)
 
@@ -160,8 +161,12 @@ def test_labels_stay_true_in_all_sources(tmp_path):
 
 
 def test_no_test_connector_is_ever_known():
-    """The four test connectors and all their close variants are absent from every choice of known connectors."""
-    held_out = {variant for name in TEST_CONNECTORS for variant in variants_of(name)}
+    """The four test connectors, all their close variants and their twins in other families are absent from every choice
+    of known connectors, the largest included; one more is refused."""
+    held_out = barred_from_training()
+    assert {variant for name in TEST_CONNECTORS for variant in variants_of(name)} < held_out
+    with pytest.raises(ValueError, match=f"the catalogue has {len(load_catalogue()) - len(held_out)}"):
+        known_connectors(len(load_catalogue()) - len(held_out) + 1, 3)
     for count in (10, 44, len(load_catalogue()) - len(held_out)):
         known = known_connectors(count, 3)
         assert len(known.train) + len(known.validation) == count
