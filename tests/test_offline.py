@@ -100,6 +100,8 @@ def test_each_connector_is_practised_from_places_of_its_own(tmp_path: Path, monk
         pass
 
     class Env:
+        action_scale = np.zeros(3)
+
         def close(self) -> None:
             pass
 
@@ -112,7 +114,7 @@ def test_each_connector_is_practised_from_places_of_its_own(tmp_path: Path, monk
     monkeypatch.setattr(pipeline, "InsertionEnv", lambda *_, **__: Env())
     monkeypatch.setattr(pipeline, "practice", practice)
     known: Any = type("Offline", (), {"known": KNOWN})
-    held: Any = type("Store", (), {"shape": type("Shape", (), {"height": 32})})
+    held: Any = type("Store", (), {"shape": type("Shape", (), {"height": 32}), "metadata": {}})
     for number, connector in enumerate(("europlug", "nema-5-15", "europlug")):
         run = Run(tmp_path / str(number), "practice", {}, 0)
         with pytest.raises(Stop):
