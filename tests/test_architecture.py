@@ -23,15 +23,30 @@ MAY_IMPORT = {
     "algos": {"types", "nets", "seeds"},
     "rollout": {"types"},
     "judge": {"types"},
+    "guard": {"types", "files"},
+    "trials": {"types", "judge", "guard"},
     "tables": {"types", "stats"},
     "evaluate": {"types", "stats", "rollout", "judge"},
     "online": {"types", "data", "algos"},
-    "practice": {"types", "rollout", "judge", "data", "algos", "nets", "online"} | RUN,
+    "practice": {"types", "rollout", "judge", "guard", "trials", "data", "algos", "nets", "online"} | RUN,
     "collect": {"types", "provenance", "parallel", "rollout", "data", "sim"},
     "offline": {"types", "seeds", "judge", "data", "algos", "nets"} | RUN,
     "encoding": {"types", "data", "algos", "offline"} | RUN,
     "report": {"types", "stats", "nets", "data", "evaluate"} | RUN,
-    "pipeline": {"types", "seeds", "sim", "data", "algos", "judge", "evaluate", "practice", "offline", "encoding"}
+    "pipeline": {
+        "types",
+        "seeds",
+        "sim",
+        "data",
+        "algos",
+        "judge",
+        "evaluate",
+        "practice",
+        "trials",
+        "guard",
+        "offline",
+        "encoding",
+    }
     | RUN,
     "presets": {
         "types",
@@ -54,6 +69,8 @@ MAY_IMPORT = {
         "algos",
         "evaluate",
         "practice",
+        "trials",
+        "guard",
         "collect",
         "offline",
         "encoding",
@@ -65,7 +82,7 @@ MAY_IMPORT = {
     "speed": {"types", "sim", "nets", "algos", "rollout", "presets"},
     "experiments": {"types", "stats", "sim", "data", "nets", "algos", "tables", "offline"} | RUN,
 }
-LEAVES = {"__init__", "cli", "cli_data", "cli_tables", "console"}
+LEAVES = {"__init__", "cli", "cli_data", "cli_tables", "cli_guard", "console"}
 """May import anything; only the command line imports them."""
 NOT_IN_SIM = {"torch", "torchvision", "kornia"}
 

@@ -19,9 +19,10 @@ from lotj.data.replay import mix
 from lotj.data.store import TrajectoryStore
 from lotj.judge import GroundTruthJudge, Judge, SuccessRule
 from lotj.online import encode_frame
-from lotj.practice import PracticeConfig, PracticeResult, TrialRecord, practice
+from lotj.practice import PracticeConfig, PracticeResult, practice
 from lotj.rollout import rollout
 from lotj.run import Run, load_state
+from lotj.trials import TrialRecord
 
 SMALL = EnsembleConfig(components=24, actor_hidden=(32, 32), critic_hidden=(32, 32), prepare_updates=20, batch_size=16)
 LENIENT = SuccessRule(threshold=0.001, frames=1)

@@ -149,10 +149,12 @@ def practice(
     scenario: Literal["I", "II", "mixed"] | None = None,
     seed: int | None = None,
     validation: bool = False,
+    guard: Literal["off", "alarm", "gate"] | None = None,
+    audit: bool = False,
 ) -> None:
     """Practise a connector that offline training never saw.
 
-    Example: ``lotj practice --run runs/desk --connector europlug``
+    Example: ``lotj practice --run runs/desk --connector europlug --guard alarm``
 
     Args:
         run: run folder with trained networks.
@@ -163,21 +165,39 @@ def practice(
         scenario: where trials start; the preset's by default.
         seed: of the practice; the preset's by default.
         validation: practise a validation connector on purpose, for choosing recipes; marked in every output.
+        guard: after each success that the robot claims, tug at the plug. alarm quarantines what the tug refutes and
+            pauses when it becomes much; gate does not pay it and goes on; off is the paper's method.
+        audit: label the trials that a paused practice quarantined: shows their frames, takes y or n.
     """
     from dataclasses import replace
 
+    from lotj import cli_guard
     from lotj import demo as job
     from lotj.outcome import result as outcome_of
+    from lotj.practice import PracticePaused
 
     preset = _preset_of(run)
     known = preset.split()
     config = preset.practice
     changes = {k: v for k, v in {"trials": trials, "scenario": scenario}.items() if v is not None}
     inner = replace(config.practice, **changes)  # type: ignore[arg-type]
+    if guard is not None:
+        inner = replace(inner, guard=replace(inner.guard, mode=guard))
     config = replace(config, practice=inner, recipe=recipe or config.recipe)
+    again = cli_guard.command(run, connector, guard, recipe, trials, scenario, seed, validation)
+    if audit:
+        chosen_seed = preset.seed if seed is None else seed
+        cli_guard.audit(job.practice_dir(run, connector, config.recipe, reward, chosen_seed, inner.guard.mode))
+        say(f"Next: {again}")
+        return
     if reward == "ground-truth":
         console.print("[yellow]Diagnostic: practising with ground truth as the reward.[/]")
-    out = job.practice_stage(preset, run, known, connector, reward, bar, config, seed, validation)
+    try:
+        out = job.practice_stage(preset, run, known, connector, reward, bar, config, seed, validation)
+    except PracticePaused as paused:
+        console.print(f"[yellow]{escape(str(paused))}[/]", soft_wrap=True)
+        say(f"Next: {again} --audit")
+        raise SystemExit(3) from paused
     outcome = outcome_of(preset, run, [out], {})
     _print_outcome(outcome)
     say(f"Next: lotj report --run {run}")
@@ -326,6 +346,7 @@ def _print_outcome(outcome: dict[str, Any]) -> None:
     )
     for row in outcome["practices"]:
         marked, name = row["reward"] + _marks(row, "diagnostic"), row["connector"] + _marks(row, "validation")
+        marked += f", guard {row['guard']}" if row["guard"] != "off" else ""
         for scenario, counts in row["scenarios"].items():
             before, after = ("{}/{}".format(*counts[side]) for side in ("offline_true", "online_true"))
             judged = f"{counts['online_judged']}/{counts['online_true'][1]}"

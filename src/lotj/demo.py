@@ -21,7 +21,6 @@ from lotj.files import write_json
 from lotj.offline import Known, load_critic, load_policy, load_reward, train_critic, train_policy, train_reward
 from lotj.parallel import beside
 from lotj.pipeline import Offline, RecipeConfig, evaluate_policy, make_learner, practise, refuse_known
-from lotj.practice import RewardSource
 from lotj.presets import Preset
 from lotj.report.html import Extras, write_report
 from lotj.report.records import PracticeRecord
@@ -29,6 +28,7 @@ from lotj.report.saliency import SaliencyPanel, grad_cam
 from lotj.run import Run, read_metrics
 from lotj.sim.connectors import get_connector
 from lotj.sim.controller import ControllerConfig
+from lotj.trials import RewardSource
 
 
 class Ticker(Protocol):
@@ -45,6 +45,7 @@ OFFLINE: Mapping[str, Any] = {
     "recipe": "offline",
     "reward": None,
     "diagnostic": False,
+    "guard": "off",
     "validation": False,
 }
 """Whose policy an evaluation is about, where nothing was practised."""
@@ -55,9 +56,10 @@ def store_path(run_root: Path) -> Path:
     return run_root / "data" / "trajectories.sqlite"
 
 
-def practice_dir(run_root: Path, connector: str, recipe: str, reward: str, seed: int) -> Path:
+def practice_dir(run_root: Path, connector: str, recipe: str, reward: str, seed: int, guard: str = "off") -> Path:
     """The folder of one practice."""
-    return run_root / "practice" / get_connector(connector).name / f"{recipe}-{reward}-s{seed}"
+    guarded = "" if guard == "off" else f"-{guard}"
+    return run_root / "practice" / get_connector(connector).name / f"{recipe}-{reward}{guarded}-s{seed}"
 
 
 def collect_stage(preset: Preset, run_root: Path, workers: int, bars: Bars) -> Collected:
@@ -163,7 +165,7 @@ def practice_stage(
     recipe, seed = recipe or preset.practice, preset.seed if seed is None else seed
     recipe = recipe.resolved(reward)
     offline = load_offline(run_root, known)
-    out = practice_dir(run_root, connector, recipe.recipe, reward, seed)
+    out = practice_dir(run_root, connector, recipe.recipe, reward, seed, recipe.practice.guard.mode)
     config = {"connector": connector, "robot": preset.robot, "recipe": recipe, "rule": offline.rule}
     config["validation"] = validation
     run = Run(out, "practice", config, seed)
@@ -244,7 +246,7 @@ def report_stage(preset: Preset, run_root: Path, known: Known, folders: list[Pat
 def _about(connector: str, recipe: RecipeConfig, validation: bool) -> dict[str, Any]:
     """Whose policy is evaluated: what it practised, by which recipe, for which reward."""
     reward, diagnostic = recipe.practice.reward, recipe.practice.reward == "ground-truth"
-    who = {"practised": connector, "recipe": recipe.recipe, "reward": reward}
+    who = {"practised": connector, "recipe": recipe.recipe, "reward": reward, "guard": recipe.practice.guard.mode}
     return {**who, "diagnostic": diagnostic, "validation": validation}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -69,23 +70,32 @@ class OnlineMemory:
         if self._store is not None:
             self._store.close()
 
-    def restore(self, trials: int) -> None:
+    def restore(self, trials: int, learned: Callable[[int, Trajectory], Trajectory | None] | None = None) -> None:
         """Take up the first ``trials`` stored trials by encoding them again, and drop later ones from the file.
 
         Must be called before anything else, once the learner can encode.
+
+        Args:
+            trials: how many.
+            learned: what is to be learned from trial ``number`` (from 1) as it is stored: that, another label, or None
+                for nothing; all of them as they are by default.
         """
         _truncate_store(self._path, trials)
         self._store = TrajectoryStore(self._path, mode="a")
         self.buffer = FeatureBuffer(self._capacity, self._learner.feature_dim, self._learner.action_dim)
         for index in range(trials):
-            trajectory = self._store.read(index)
-            self._remember(trajectory, torch.cat([encode_frame(self._learner, image) for image in trajectory.image]))
+            stored = self._store.read(index)
+            trajectory = stored if learned is None else learned(index + 1, stored)
+            if trajectory is not None:
+                features = torch.cat([encode_frame(self._learner, image) for image in trajectory.image])
+                self._remember(trajectory, features)
 
-    def append(self, trajectory: Trajectory, features: Tensor) -> None:
-        """Keep a trial: ``features`` (T + 1, F) of its frames."""
+    def append(self, trajectory: Trajectory, features: Tensor, *, learn: bool = True) -> None:
+        """Keep a trial: ``features`` (T + 1, F) of its frames; ``learn=False`` stores it and learns nothing from it."""
         assert self._store is not None
         self._store.append(trajectory)
-        self._remember(trajectory, features)
+        if learn:
+            self._remember(trajectory, features)
 
     def _remember(self, trajectory: Trajectory, features: Tensor) -> None:
         action, reward = torch.from_numpy(trajectory.action), torch.from_numpy(trajectory.reward)

@@ -23,14 +23,16 @@ from lotj.data.store import TrajectoryStore
 from lotj.encoding import FeatureConfig, offline_features
 from lotj.evaluate import EvaluateConfig, Evaluation, evaluate
 from lotj.files import write_json
+from lotj.guard import GuardConfig
 from lotj.judge import Judge, SuccessRule
 from lotj.offline import Known
-from lotj.practice import PracticeConfig, RewardSource, TrialRecord, practice
+from lotj.practice import PracticeConfig, practice
 from lotj.run import Run
 from lotj.seeds import stream_seed
 from lotj.sim.connectors import Connector, get_connector, load_catalogue
 from lotj.sim.distance import barred_from_training
 from lotj.sim.env import InsertionEnv
+from lotj.trials import RewardSource, TrialRecord
 
 Recipe = Literal["ensemble", "iql"]
 
@@ -72,7 +74,9 @@ class RecipeConfig:
 
     def resolved(self, reward: RewardSource) -> RecipeConfig:
         """The same with the reward source given and no setting left to be derived, as outputs record it."""
-        return replace(self, practice=replace(self.practice, reward=reward, online_fraction=self.online_fraction))
+        guard = GuardConfig() if reward == "ground-truth" else self.practice.guard
+        practice = replace(self.practice, reward=reward, online_fraction=self.online_fraction, guard=guard)
+        return replace(self, practice=practice)
 
 
 def known_connectors(count: int, validation: int) -> Known:

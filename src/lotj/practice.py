@@ -6,10 +6,8 @@ learner within a trial. Killed at any instant, practice continues exactly from t
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -20,14 +18,21 @@ import torch
 from lotj.algos.learner import Learner
 from lotj.data.features import FeatureBuffer
 from lotj.data.replay import mix
-from lotj.judge import GroundTruthJudge, Judge, Judgement
+from lotj.guard import Audit, GuardConfig, alarm_at, read_audit, tug_test, unpaid
+from lotj.judge import GroundTruthJudge, Judge
 from lotj.online import EncodingPolicy, OnlineMemory
 from lotj.rollout import rollout
+from lotj.trials import (
+    RewardSource,
+    TrialRecord,
+    append_record,
+    make_record,
+    quarantined,
+    truncate_records,
+)
 from lotj.types import Trajectory
 
 Scenario = Literal["I", "II", "mixed"]
-RewardSource = Literal["learned", "ground-truth"]
-
 SOURCES: Mapping[RewardSource, str] = {"learned": "practice", "ground-truth": "practice-ground-truth"}
 """What the robot's own trajectories are stored as: the diagnostic's never pass for self-rewarded ones."""
 
@@ -54,6 +59,8 @@ class PracticeConfig:
     """A kill costs at most this many trials."""
     horizon: int = 20
     """Longest trial, in steps; sizes the online buffer."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """Whether the robot feels for itself what its reward claims."""
 
     @property
     def online_frames(self) -> int:
@@ -71,38 +78,10 @@ class PracticeConfig:
         for name, known in (("scenario", ("I", "II", "mixed")), ("reward", ("learned", "ground-truth"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"PracticeConfig.{name} must be one of {known}, got {getattr(self, name)!r}")
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """A line of ``trials.jsonl``. The fields named in ``privileged`` are ground truth, written for the report only."""
-
-    trial: int
-    """Counted from 1."""
-    recipe: str
-    reward: RewardSource
-    scenario: str
-    seed: int
-    steps: int
-    success: bool
-    """The judge's rule fired: the trial was paid and ended."""
-    rewarded_frames: int
-    above_frames: int
-    """Images at or above the judge's threshold."""
-    max_probability: float
-    updates: int
-    true_success: bool | None
-    """True success on any image of the trial; None where the cell does not say, as below."""
-    true_at_success: bool | None
-    """True success on the image at which the rule fired; None where it did not."""
-    tip_at_success: list[float] | None
-    """Tip in the socket's frame there, metres."""
-    tips_above: list[list[float]] | None
-    """The same on every image at or above the threshold."""
-    max_force: float | None
-    """Newton."""
-    dislodged: bool
-    privileged: tuple[str, ...] = ("true_success", "true_at_success", "tip_at_success", "tips_above", "max_force")
+        if self.reward == "ground-truth" and self.guard.mode != "off":
+            raise ValueError(
+                f"PracticeConfig.guard.mode is {self.guard.mode!r}, but ground truth needs no guard: use 'off'"
+            )
 
 
 class PracticeResult(NamedTuple):
@@ -124,7 +103,19 @@ class PracticeResult(NamedTuple):
             "predicted_successes": sum(record.success for record in self.trials),
             "true_successes": sum(bool(record.true_success) for record in self.trials),
             "dislodged": sum(record.dislodged for record in self.trials),
+            "refuted": sum(record.refuted for record in self.trials),
         }
+
+
+class PracticePaused(RuntimeError):
+    """The guard's alarm: the reward wrongly likes what the policy has found. What was practised is saved."""
+
+    def __init__(self, folder: Path, trials: Sequence[int]) -> None:
+        self.folder, self.trials = folder, tuple(trials)
+        super().__init__(
+            f"paused: the reward is not to be trusted here. In trials {', '.join(map(str, trials))} it saw success, "
+            "but the plug was not held. They are quarantined: nothing is learned from them until a person has looked"
+        )
 
 
 class PracticeRun(Protocol):
@@ -162,6 +153,7 @@ def practice(
     Raises:
         ValueError: a judge that does not match ``config.reward``, no share of online data, or a run folder that another
         seed began.
+        PracticePaused: the guard's alarm has sounded, now or earlier, and nobody has audited the folder since.
     """
     judging, reveal_ground_truth = _reward_source(config, judge)
     if config.online_fraction is None:
@@ -170,11 +162,13 @@ def practice(
         )
     seed = int(rng.integers(2**31))
     with OnlineMemory(run.out_dir / "online.sqlite", learner, config.online_frames) as memory:
-        records = _continue(run, learner, memory, seed)
+        audit = read_audit(run.out_dir)
+        records = _continue(config, run, learner, memory, seed, audit)
         if records is None:
             records = []
             run.log(0, **learner.prepare(offline))
             _checkpoint(run, config, learner, records, seed)
+        _pause_if_alarmed(config, run, records, audit)
         for trial in range(len(records) + 1, config.trials + 1):
             draws = _draw(config, seed, trial)
             robot = EncodingPolicy(learner)
@@ -189,20 +183,28 @@ def practice(
                 source=SOURCES[config.reward],
                 reveal_ground_truth=reveal_ground_truth,
             )
-            memory.append(trajectory, robot.features(trajectory))
+            tug = tug_test(env, config.guard.tug) if trajectory.terminated and config.guard.mode != "off" else None
+            refuted = tug is not None and not tug.held
+            learned = unpaid(trajectory) if refuted and config.guard.mode == "gate" else trajectory
+            quarantined = refuted and config.guard.mode == "alarm"
+            memory.append(learned, robot.features(trajectory), learn=not quarantined)
             updates = 0 if trial <= config.warmup_trials else config.updates_per_step * len(trajectory)
             metrics = []
             for _ in range(updates):
                 batch = mix(offline, memory.buffer, config.batch_size, config.online_fraction, draws.generator)
                 metrics.append(learner.update(batch))
-            record = _record(config, learner.name, trial, draws.scenario, trajectory, judging.history, updates)
+            record = make_record(
+                config.reward, learner.name, trial, draws.scenario, trajectory, judging.history, updates, tug
+            )
             records.append(record)
             run.log(trial, success=record.success, steps=record.steps, **_mean(metrics))
-            _append_line(run.out_dir / "trials.jsonl", record)
-            if trial % config.checkpoint_every_trials == 0 or trial == config.trials:
+            append_record(run.out_dir / "trials.jsonl", record)
+            alarmed = _alarm(config, records, audit)
+            if trial % config.checkpoint_every_trials == 0 or trial == config.trials or alarmed:
                 _checkpoint(run, config, learner, records, seed)
             if progress is not None:
                 progress(record)
+            _pause_if_alarmed(config, run, records, audit)
     return PracticeResult(learner.name, config.reward, tuple(records))
 
 
@@ -235,7 +237,36 @@ def _reward_source(
     return judge, None
 
 
-def _continue(run: PracticeRun, learner: Learner, memory: OnlineMemory, seed: int) -> list[TrialRecord] | None:
+def _alarm(config: PracticeConfig, records: Sequence[TrialRecord], audit: Audit) -> bool:
+    """Whether the alarm sounds over the tugs since the last audit."""
+    held = [not record.refuted for record in records if record.trial > audit.until and record.tug is not None]
+    return config.guard.mode == "alarm" and alarm_at(held, config.guard.alarm) is not None
+
+
+def _pause_if_alarmed(config: PracticeConfig, run: PracticeRun, records: Sequence[TrialRecord], audit: Audit) -> None:
+    if _alarm(config, records, audit):
+        raise PracticePaused(run.out_dir, quarantined(records, audit))
+
+
+def _learned(
+    config: PracticeConfig, records: Sequence[TrialRecord], audit: Audit
+) -> Callable[[int, Trajectory], Trajectory | None]:
+    """What is learned from a stored trial: nothing while it is quarantined, afterwards what the person said."""
+    refuted = {record.trial for record in records if record.refuted and config.guard.mode == "alarm"}
+
+    def learned(trial: int, stored: Trajectory) -> Trajectory | None:
+        if trial not in refuted:
+            return stored
+        if trial not in audit.labels:
+            return None
+        return stored if audit.labels[trial] else unpaid(stored)
+
+    return learned
+
+
+def _continue(
+    config: PracticeConfig, run: PracticeRun, learner: Learner, memory: OnlineMemory, seed: int, audit: Audit
+) -> list[TrialRecord] | None:
     """Restore learner, memory and records from the last checkpoint; None where there is none."""
     state = run.load_checkpoint()
     trials = 0 if state is None else int(state["trial"])
@@ -247,13 +278,13 @@ def _continue(run: PracticeRun, learner: Learner, memory: OnlineMemory, seed: in
             )
         learner.load_state_dict(state["learner"])
     run.rewind(trials if state is not None else -1)
-    records = _truncate_records(run.out_dir / "trials.jsonl", trials)
+    records = truncate_records(run.out_dir / "trials.jsonl", trials)
     if len(records) != trials:
         raise ValueError(
             f"{run.out_dir}: the checkpoint stands at trial {trials}, but trials.jsonl holds {len(records)} lines; "
             "restore that file, or delete the folder to start over"
         )
-    memory.restore(trials)
+    memory.restore(trials, _learned(config, records, audit))
     return None if state is None else records
 
 
@@ -264,57 +295,6 @@ def _checkpoint(
     run.save_checkpoint(state)
 
 
-def _record(
-    config: PracticeConfig,
-    recipe: str,
-    trial: int,
-    scenario: str,
-    trajectory: Trajectory,
-    history: Sequence[Judgement],
-    updates: int,
-) -> TrialRecord:
-    truth = trajectory.privileged
-    above = np.asarray([False, *(judgement.above for judgement in history)])
-    tip = truth.get("tip_in_socket")
-    fired = trajectory.terminated
-    return TrialRecord(
-        trial=trial,
-        recipe=recipe,
-        reward=config.reward,
-        scenario=scenario,
-        seed=trajectory.seed,
-        steps=len(trajectory),
-        success=fired,
-        rewarded_frames=int(np.count_nonzero(trajectory.reward)),
-        above_frames=int(above.sum()),
-        max_probability=max(judgement.probability for judgement in history),
-        updates=updates,
-        true_success=bool(truth["success"].any()) if "success" in truth else None,
-        true_at_success=bool(truth["success"][-1]) if "success" in truth and fired else None,
-        tip_at_success=tip[-1].tolist() if tip is not None and fired else None,
-        tips_above=tip[above].tolist() if tip is not None else None,
-        max_force=float(truth["force"].max()) if "force" in truth else None,
-        dislodged=bool(np.any(truth.get("dislodged", False))),
-    )
-
-
 def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Mean of each metric over a trial's updates."""
     return {name: float(np.mean([row[name] for row in metrics])) for name in (metrics[0] if metrics else ())}
-
-
-def _append_line(path: Path, record: TrialRecord) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(record)) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _truncate_records(path: Path, trials: int) -> list[TrialRecord]:
-    """Keep the first lines of ``trials.jsonl``: later ones will be written again."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:trials] if path.exists() else []
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    os.replace(temporary, path)
-    rows = [json.loads(line) for line in lines]
-    return [TrialRecord(**row | {"privileged": tuple(row["privileged"])}) for row in rows]

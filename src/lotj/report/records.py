@@ -80,9 +80,16 @@ class PracticeRecord:
         return bool(self.provenance.get("config", {}).get("validation", False))
 
     @property
+    def guard(self) -> str:
+        """What practice did about successes that a tug refuted: ``off``, ``alarm`` or ``gate``."""
+        practice = self.provenance.get("config", {}).get("recipe", {}).get("practice", {})
+        return str(practice.get("guard", {}).get("mode", "off"))
+
+    @property
     def title(self) -> str:
-        """Connector, recipe and reward source."""
-        return f"{self.connector} · {self.recipe} · {self.reward_source} reward"
+        """Connector, recipe, reward source and guard."""
+        guard = "" if self.guard == "off" else f" · guard {self.guard}"
+        return f"{self.connector} · {self.recipe} · {self.reward_source} reward{guard}"
 
     def frames(self) -> Frames | None:
         """Return the judged images of both evaluations, or None where no judge watched."""
@@ -214,9 +221,9 @@ def _read_ends(path: Path, count: int) -> tuple[tuple[tuple[int, Trajectory], ..
 
 
 def _parse_name(name: str, row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Split ``<recipe>-<reward source>-s<seed>``; a trial's own words for recipe and reward win."""
+    """Split ``<recipe>-<reward source>[-<guard>]-s<seed>``; a trial's own words for recipe and reward win."""
     stem, _, seed = name.rpartition("-s")
-    stem = stem or name
+    stem = (stem or name).removesuffix("-alarm").removesuffix("-gate")
     source = GROUND_TRUTH if stem.endswith(GROUND_TRUTH) else stem.rpartition("-")[2]
     recipe = stem.removesuffix(source).rstrip("-") or stem
     return str(row.get("recipe", recipe)), str(row.get("reward", source)), seed

@@ -68,9 +68,10 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     when the plug is dislodged.
 
     ### Info
-    ``connector``, ``robot``, ``scenario`` (str), ``dislodged`` (bool), ``force`` (N, peak of the last period, a
-    sensor reading); and the ground truth: ``privileged/success`` (bool), ``privileged/tip_in_socket`` ((3,) m; zero at
-    full insertion, z is the depth missing), ``privileged/force`` (N).
+    ``connector``, ``robot``, ``scenario`` (str), ``dislodged`` (bool); sensor readings: ``force`` (N, peak of the last
+    period), ``wrist_force`` ((3,) N, base frame, of the plug on the fingers at the end of it); and the ground truth:
+    ``privileged/success`` (bool), ``privileged/tip_in_socket`` ((3,) m; zero at full insertion, z is the depth
+    missing), ``privileged/force`` (N).
 
     ### Reset options
     ``{"scenario": "I" | "II" | "mixed", "offset": (dx, dy, height)}``; the offset, in metres from the socket's mouth,
@@ -236,6 +237,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             "scenario": self._drawn_scenario,
             "dislodged": dislodged,
             "force": force,
+            "wrist_force": self._grasp.wrench()[:3].astype(np.float32),
             "privileged/success": self.success,
             "privileged/tip_in_socket": self.tip_in_socket.astype(np.float32),
             "privileged/force": force,
