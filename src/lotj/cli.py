@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,10 +75,16 @@ def demo(
     clock.lap("train")
     folders = []
     for connector in chosen.practise_on:
+        _print_preflight(
+            job.preflight_stage(chosen, run_root, known, connector, chosen.practice.preflight, chosen.seed)
+        )
         if diagnostic:
-            folders += job.practise_both(chosen, run_root, known, connector, bar)
+            folders += job.practise_both(chosen, run_root, known, connector, bar, _print_preflight)
         else:
-            folders.append(job.practice_stage(chosen, run_root, known, connector, "learned", bar))
+            out_dir = job.practice_stage(
+                chosen, run_root, known, connector, "learned", bar, force=True, answered=_print_preflight
+            )
+            folders.append(out_dir)
         clock.lap(f"practise {connector}")
     job.report_stage(chosen, run_root, known, folders)
     clock.lap("report")
@@ -151,6 +158,7 @@ def practice(
     validation: bool = False,
     guard: Literal["off", "alarm", "gate"] | None = None,
     audit: bool = False,
+    force: bool = False,
 ) -> None:
     """Practise a connector that offline training never saw.
 
@@ -168,6 +176,7 @@ def practice(
         guard: after each success that the robot claims, tug at the plug. alarm quarantines what the tug refutes and
             pauses when it becomes much; gate does not pay it and goes on; off is the paper's method.
         audit: label the trials that a paused practice quarantined: shows their frames, takes y or n.
+        force: practise although the reward took blind presses beside the socket for successes.
     """
     from dataclasses import replace
 
@@ -175,6 +184,7 @@ def practice(
     from lotj import demo as job
     from lotj.outcome import result as outcome_of
     from lotj.practice import PracticePaused
+    from lotj.preflight import NotTrustedError
 
     preset = _preset_of(run)
     known = preset.split()
@@ -185,15 +195,21 @@ def practice(
         inner = replace(inner, guard=replace(inner.guard, mode=guard))
     config = replace(config, practice=inner, recipe=recipe or config.recipe)
     again = cli_guard.command(run, connector, guard, recipe, trials, scenario, seed, validation)
+    chosen_seed = preset.seed if seed is None else seed
     if audit:
-        chosen_seed = preset.seed if seed is None else seed
         cli_guard.audit(job.practice_dir(run, connector, config.recipe, reward, chosen_seed, inner.guard.mode))
         say(f"Next: {again}")
         return
     if reward == "ground-truth":
         console.print("[yellow]Diagnostic: practising with ground truth as the reward.[/]")
     try:
-        out = job.practice_stage(preset, run, known, connector, reward, bar, config, seed, validation)
+        out = job.practice_stage(
+            preset, run, known, connector, reward, bar, config, seed, validation, force, _print_preflight
+        )
+    except NotTrustedError as refused:
+        console.print(f"[yellow]No-go: {escape(str(refused))}[/]", soft_wrap=True)
+        say(f"Next: {again} --force   (better with --guard alarm), or train on connectors that look more like it")
+        raise SystemExit(3) from refused
     except PracticePaused as paused:
         console.print(f"[yellow]{escape(str(paused))}[/]", soft_wrap=True)
         say(f"Next: {again} --audit")
@@ -338,6 +354,19 @@ def _print_estimate(preset: Preset, workers: int) -> None:
         f"{preset.name}: on this machine the whole job takes {time} ({stages}), "
         f"{expected.memory_gb:.1f} GB of memory, {expected.disk_gb:.1f} GB of disk"
     )
+
+
+def _print_preflight(answer: Mapping[str, Any]) -> None:
+    """Go or no-go, why, and what the connector looks like."""
+    if not answer["presses"]:
+        return
+    low, high = answer["interval"]
+    colour, word = ("green", "Go") if answer["go"] else ("yellow", "No-go")
+    console.print(f"[{colour}]{word}:[/] {escape(answer['reason'])}", soft_wrap=True)
+    recall = f", recall on validation connectors {answer['recall']:.0%}" if answer["recall"] is not None else ""
+    say(f"  false successes on such states: {low:.0%} - {high:.0%} (95%){recall}")
+    alike = ", ".join(f"{row['connector']} ({row['family']}, {row['distance']:.2f})" for row in answer["nearest"])
+    say(f"  looks most like: {alike}")
 
 
 def _print_outcome(outcome: dict[str, Any]) -> None:

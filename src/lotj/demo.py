@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +18,20 @@ from lotj.checkpoint import load_state
 from lotj.collect import Collected, collect
 from lotj.data.store import TrajectoryStore
 from lotj.encoding import offline_features
-from lotj.files import write_json
+from lotj.files import to_json, write_json
+from lotj.judge import SuccessRule
 from lotj.offline import Known, load_critic, load_policy, load_reward, train_critic, train_policy, train_reward
 from lotj.parallel import beside
-from lotj.pipeline import Offline, RecipeConfig, evaluate_policy, make_learner, practise, refuse_known
+from lotj.pipeline import (
+    Offline,
+    RecipeConfig,
+    check_reward,
+    evaluate_policy,
+    make_learner,
+    practise,
+    refuse_known,
+)
+from lotj.preflight import NotTrustedError, PreflightConfig
 from lotj.presets import Preset
 from lotj.report.html import Extras, write_report
 from lotj.report.records import PracticeRecord
@@ -39,6 +50,14 @@ class Ticker(Protocol):
 
 Bars = Callable[[str], AbstractContextManager[Ticker]]
 """Opens a progress bar with a title."""
+
+Answered = Callable[[Mapping[str, Any]], None]
+"""Told whether a reward is trusted (``Preflight.as_json``)."""
+
+
+def silent_answer(answer: Mapping[str, Any]) -> None:
+    """Nobody is told."""
+
 
 OFFLINE: Mapping[str, Any] = {
     "practised": None,
@@ -125,13 +144,15 @@ def features_stage(preset: Preset, run_root: Path, known: Known, recipe: RecipeC
         offline_features(learner, recipe.features, store, known, cache, tick)
 
 
-def practise_both(preset: Preset, run_root: Path, known: Known, connector: str, bars: Bars) -> list[Path]:
+def practise_both(
+    preset: Preset, run_root: Path, known: Known, connector: str, bars: Bars, answered: Answered = silent_answer
+) -> list[Path]:
     """Practise with the learned reward and, beside it, the diagnostic with ground truth. Returns both folders."""
     refuse_known(connector, known, preset.known)
     features_stage(preset, run_root, known, preset.practice, bars)
     truth = practice_dir(run_root, connector, preset.practice.recipe, "ground-truth", preset.seed)
     with beside(_practise_diagnostic, preset, run_root, known, connector) as diagnostic:
-        learned = practice_stage(preset, run_root, known, connector, "learned", bars)
+        learned = practice_stage(preset, run_root, known, connector, "learned", bars, force=True, answered=answered)
         with bars(f"practise {connector}, ground truth") as tick:
             while diagnostic.is_alive():
                 rows, total = read_metrics(truth), preset.practice.practice.trials
@@ -159,12 +180,41 @@ def practice_stage(
     recipe: RecipeConfig | None = None,
     seed: int | None = None,
     allow_validation: bool = False,
+    force: bool = False,
+    answered: Answered = silent_answer,
 ) -> Path:
-    """Evaluate, practise, evaluate again. Returns the practice's folder; what is finished there is reused."""
+    """Ask whether the reward may be trusted, evaluate, practise, evaluate again.
+
+    Args:
+        preset: of the run.
+        run_root: the run's folder.
+        known: the split.
+        connector: to be practised.
+        reward: ``learned``, or ``ground-truth`` for the diagnostic, of which nothing is asked.
+        bars: of progress.
+        recipe: the preset's by default.
+        seed: the preset's by default.
+        allow_validation: as for ``refuse_known``.
+        force: practise even where the answer is no.
+        answered: told the answer.
+
+    Returns:
+        The practice's folder; what is finished there is reused.
+
+    Raises:
+        NotTrustedError: the answer is no.
+        PracticePaused: the guard's alarm.
+    """
     validation = refuse_known(connector, known, preset.known, allow_validation=allow_validation)
     recipe, seed = recipe or preset.practice, preset.seed if seed is None else seed
     recipe = recipe.resolved(reward)
     offline = load_offline(run_root, known)
+    if reward == "learned" and recipe.preflight.presses:
+        answer = preflight_stage(preset, run_root, known, connector, recipe.preflight, seed)
+        answered(answer)
+        if not (answer["go"] or force):
+            raise NotTrustedError(answer["reason"])
+        offline = replace(offline, rule=SuccessRule(**answer["rule"]))
     out = practice_dir(run_root, connector, recipe.recipe, reward, seed, recipe.practice.guard.mode)
     config = {"connector": connector, "robot": preset.robot, "recipe": recipe, "rule": offline.rule}
     config["validation"] = validation
@@ -200,6 +250,26 @@ def practice_stage(
     about = _about(name, recipe, validation)
     _evaluate(preset, connector, learner, offline, out / "evaluation-after.json", bars, f"{name} after", about)
     return out
+
+
+def preflight_stage(
+    preset: Preset, run_root: Path, known: Known, connector: str, config: PreflightConfig, seed: int
+) -> dict[str, Any]:
+    """Ask whether the reward may be trusted on a connector; the answer is kept in the run folder, and reused."""
+    name = get_connector(connector).name
+    path = run_root / "preflight" / f"{name}-s{seed}-n{config.presses}.json"
+    if not path.exists():
+        torch.set_num_threads(preset.threads)
+        offline = load_offline(run_root, known)
+        candidates = _json(run_root / "reward" / "evaluation.json")["rule"]["candidates"]
+        with TrajectoryStore(store_path(run_root)) as store:
+            answer = check_reward(connector, preset.robot, config, offline, candidates, store, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"connector": name, "seed": seed, "config": to_json(config), **answer.as_json()})
+    held = dict(_json(path))
+    if held["config"] != to_json(config):
+        raise ValueError(f"{path} was asked with other settings; delete it to ask again")
+    return held
 
 
 def evaluate_stage(

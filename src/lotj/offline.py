@@ -79,7 +79,7 @@ class RewardStage:
     """Images a step."""
     sampling: FrameSampling = field(default_factory=lambda: FrameSampling(near_share=0.4, beside_share=0.3))
     """Make-up of a batch: half positive (Sec. VI-B); of the negatives 40% near misses, 30% pressed beside the hole."""
-    false_fire_limit: float = 0.03
+    false_fire_limit: float = 0.01
     """Largest share of validation trials that the rule may end wrongly."""
     trajectories: int | None = None
     """At most this many trajectories of each training connector; None takes all."""

@@ -6,12 +6,13 @@ A run folder holds one offline phase and any number of practices on connectors t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lotj.algos.ensemble import EnsembleConfig, EnsemblePractice
 from lotj.algos.iql import CriticNetwork
@@ -27,6 +28,7 @@ from lotj.guard import GuardConfig
 from lotj.judge import Judge, SuccessRule
 from lotj.offline import Known
 from lotj.practice import PracticeConfig, practice
+from lotj.preflight import Preflight, PreflightConfig, preflight
 from lotj.run import Run
 from lotj.seeds import stream_seed
 from lotj.sim.connectors import Connector, get_connector, load_catalogue
@@ -65,6 +67,8 @@ class RecipeConfig:
     """Settings of ``iql``."""
     features: FeatureConfig = FeatureConfig()
     """The cache of frozen features."""
+    preflight: PreflightConfig = field(default_factory=PreflightConfig)
+    """What is asked of a learned reward before it is practised on."""
 
     @property
     def online_fraction(self) -> float:
@@ -219,6 +223,53 @@ def practise(
         env.close()
     run.finish({**result.summary(), "validation": validation})
     return learner
+
+
+def check_reward(
+    connector: str,
+    robot: str,
+    config: PreflightConfig,
+    offline: Offline,
+    candidates: Sequence[Mapping[str, Any]],
+    store: TrajectoryStore,
+    seed: int,
+) -> Preflight:
+    """Ask whether the reward may be trusted on a connector (``lotj.preflight``).
+
+    Args:
+        connector: to be practised.
+        robot: the cell.
+        config: how much is asked.
+        offline: the reward and its rule.
+        candidates: the table that the rule was chosen from.
+        store: pictures of the known connectors.
+        seed: of the run.
+    """
+    env = InsertionEnv(connector, robot, "II", image_size=store.shape.height)
+    try:
+        return preflight(
+            config,
+            env,
+            offline.reward,
+            offline.rule,
+            candidates,
+            stream_seed(seed, get_connector(connector).name, "preflight"),
+            _looks(offline, store) if config.presses else None,
+            offline.reward.feature,
+        )
+    finally:
+        env.close()
+
+
+def _looks(offline: Offline, store: TrajectoryStore, images: int = 12) -> dict[str, tuple[str, NDArray[np.float32]]]:
+    """Family and mean feature of first frames of every training connector."""
+    described = store.metadata.get("connectors", {})
+    looks = {}
+    for name in offline.known.train:
+        ids = np.flatnonzero(store.index.connector == name)[:images]
+        first = store.read_images(ids, np.zeros(len(ids), np.int64))
+        looks[name] = (described.get(name, {}).get("family", "unknown"), offline.reward.feature(first).mean(axis=0))
+    return looks
 
 
 def evaluate_policy(

@@ -145,14 +145,24 @@ class RewardModel:
         Raises:
             ValueError: if the images are not (B, H, W, 3) uint8 of the encoder's size.
         """
+        logits = [self.network(tensor)[0].cpu().numpy() for tensor in self._tensors(image)]
+        return np.concatenate(logits) if logits else np.zeros(0, np.float32)
+
+    @torch.no_grad()
+    def feature(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The encoder's feature (B, F) of camera images (B, H, W, 3) uint8: what pictures look like to this model."""
+        features = [self.network.encoder(tensor).cpu().numpy() for tensor in self._tensors(image)]
+        size = self.network.encoder.config.feature_dim
+        return np.concatenate(features) if features else np.zeros((0, size), np.float32)
+
+    def _tensors(self, image: NDArray[np.uint8]) -> list[Tensor]:
+        """The images in chunks (b, 3, H, W) on the network's device, the network in evaluation mode."""
         if image.dtype != np.uint8 or image.ndim != 4 or image.shape[-1] != 3:
             raise ValueError(f"RewardModel expects images (B, H, W, 3) uint8, got {image.shape} {image.dtype}")
         self.network.eval()
         device = next(self.network.parameters()).device
         chunks = [image[start : start + CHUNK] for start in range(0, len(image), CHUNK)]
-        tensors = [torch.from_numpy(np.ascontiguousarray(chunk)).permute(0, 3, 1, 2).to(device) for chunk in chunks]
-        logits = [self.network(tensor)[0].cpu().numpy() for tensor in tensors]
-        return np.concatenate(logits) if logits else np.zeros(0, np.float32)
+        return [torch.from_numpy(np.ascontiguousarray(chunk)).permute(0, 3, 1, 2).to(device) for chunk in chunks]
 
     def probability(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probability of success (B,) of camera images (B, H, W, 3) uint8, never 0 or 1."""

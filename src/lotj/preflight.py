@@ -1,0 +1,193 @@
+"""Before practice: may this reward be trusted on this connector? Asked without any ground truth of it.
+
+Blind presses are failures: the plug is pushed down 10-20 mm beside the socket and dragged over whatever is there by
+less than 4 mm, which cannot reach the hole. Whatever success the judge claims then is false, and its rate can be
+counted on the very connector that is to be learned. A stricter rule is taken from the table that was measured on
+validation connectors where that helps; where none helps enough, the answer is no. It says nothing about a plug that is
+in the hole and short of full depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from lotj.judge import SuccessRule, first_fire
+from lotj.rollout import policy_rng, rollout
+from lotj.stats import Interval, clopper_pearson
+from lotj.types import Observation, RewardModel
+
+
+@dataclass(frozen=True)
+class PreflightConfig:
+    """How much is asked before practice begins."""
+
+    presses: int = 20
+    """Blind presses; 0 asks nothing. A robot makes one in ten seconds or so."""
+    limit: float = 0.1
+    """Largest share of them that may be taken for a success."""
+    recall: float = 0.5
+    """A stricter rule must have found at least this share of the successes on validation connectors."""
+
+    def __post_init__(self) -> None:
+        if self.presses < 0:
+            raise ValueError(f"PreflightConfig.presses must not be negative, got {self.presses}")
+        if not 0 <= self.limit < 1:
+            raise ValueError(f"PreflightConfig.limit must lie in [0, 1), got {self.limit}")
+        if not 0 <= self.recall <= 1:
+            raise ValueError(f"PreflightConfig.recall must lie in [0, 1], got {self.recall}")
+
+
+class Neighbour(NamedTuple):
+    """A known connector, as the reward model's encoder sees it."""
+
+    connector: str
+    family: str
+    distance: float
+    """1 - cosine of the mean features of first frames; 0 is the same picture."""
+
+
+class Preflight(NamedTuple):
+    """The answer."""
+
+    go: bool
+    reason: str
+    rule: SuccessRule
+    """The rule to practise with: the chosen one, or a stricter one."""
+    chosen: SuccessRule
+    """The rule that validation chose."""
+    presses: int
+    fires: int
+    """Presses that ``rule`` takes for a success."""
+    chosen_fires: int
+    """Presses that ``chosen`` takes for a success."""
+    interval: Interval
+    """95% for the rate at which ``rule`` fires on such states."""
+    recall: float | None
+    """Of ``rule`` on validation connectors; None where it is not in the table."""
+    nearest: tuple[Neighbour, ...] = ()
+    """Known connectors that look most like this one, nearest first."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, for a run folder."""
+        rules = {"rule": self.rule, "chosen": self.chosen}
+        plain = {k: {"threshold": r.threshold, "frames": r.frames} for k, r in rules.items()}
+        nearest = [neighbour._asdict() for neighbour in self.nearest]
+        return self._asdict() | plain | {"interval": list(self.interval), "nearest": nearest}
+
+
+class NotTrustedError(RuntimeError):
+    """The answer before practice was no."""
+
+
+class BlindPress:
+    """Goes down, then drags the plug over what is there in a direction drawn for each trial; sees nothing."""
+
+    def __init__(self, descent: int = 5, drag: float = 0.05, press: float = 0.6) -> None:
+        """``descent`` steps straight down; then ``drag`` sideways and ``press`` down, in units of action."""
+        self._descent, self._drag, self._press = descent, drag, press
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a trial."""
+        self._time = 0
+        self._direction: NDArray[np.float64] | None = None
+
+    def act(self, observation: Observation, rng: np.random.Generator, explore: bool = False) -> NDArray[np.float32]:
+        """(3,) the next action."""
+        if self._direction is None:
+            angle = rng.uniform(0, 2 * np.pi)
+            self._direction = np.array([np.cos(angle), np.sin(angle)])
+        self._time += 1
+        if self._time <= self._descent:
+            return np.array([0, 0, -1], np.float32)
+        return np.array([*(self._drag * self._direction), -self._press], np.float32)
+
+
+def preflight(
+    config: PreflightConfig,
+    env: gymnasium.Env[Any, Any],
+    reward_model: RewardModel,
+    chosen: SuccessRule,
+    candidates: Sequence[Mapping[str, Any]],
+    seed: int,
+    known: Mapping[str, tuple[str, NDArray[np.float32]]] | None = None,
+    embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None,
+) -> Preflight:
+    """Press blindly, look what the judge would have claimed, and answer.
+
+    Args:
+        config: how much is asked.
+        env: the connector to be practised; trials start 10-20 mm beside the socket (scenario II).
+        reward_model: scores the images.
+        chosen: the rule that validation chose.
+        candidates: the table it was chosen from (``RuleChoice.as_json()["candidates"]``).
+        seed: of the presses.
+        known: connector -> family and mean feature (F,) of its first frames, for ``nearest``.
+        embed: images (B, H, W, 3) -> features (B, F).
+    """
+    probabilities, first = [], []
+    for index in range(config.presses):
+        trial = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint32)[0])
+        options = {"scenario": "II"}
+        trajectory = rollout(env, BlindPress(), policy_rng(trial), seed=trial, options=options, source="preflight")
+        probabilities.append(reward_model.probability(trajectory.image[1:]))
+        first.append(trajectory.image[0])
+
+    def fires(rule: SuccessRule) -> int:
+        return sum(first_fire(probability, rule) is not None for probability in probabilities)
+
+    table = {SuccessRule(row["threshold"], row["frames"]): row for row in candidates}
+    stricter = [
+        rule
+        for rule, row in table.items()
+        if row["recall"] >= config.recall
+        and chosen in table
+        and row["false_fires"] <= table[chosen]["false_fires"]
+        and rule != chosen
+    ]
+    # The chosen rule as long as none is better; among equally good ones the highest recall, then the fewest frames.
+    order = [chosen, *sorted(stricter, key=lambda rule: (-table[rule]["recall"], rule.frames, rule.threshold))]
+    used = min(order, key=fires)
+    count, before = fires(used), fires(chosen)
+    go = count <= config.limit * config.presses
+    return Preflight(
+        go=go,
+        reason=_reason(config, chosen, used, before, count, go),
+        rule=used,
+        chosen=chosen,
+        presses=config.presses,
+        fires=count,
+        chosen_fires=before,
+        interval=clopper_pearson(count, config.presses),
+        recall=table[used]["recall"] if used in table else None,
+        nearest=_nearest(embed(np.stack(first)).mean(axis=0), known) if known and embed and first else (),
+    )
+
+
+def _nearest(
+    feature: NDArray[np.float32], known: Mapping[str, tuple[str, NDArray[np.float32]]], count: int = 3
+) -> tuple[Neighbour, ...]:
+    """The known connectors whose mean feature (F,) points most nearly the same way."""
+    rows = [
+        Neighbour(name, family, float(1 - feature @ other / (np.linalg.norm(feature) * np.linalg.norm(other))))
+        for name, (family, other) in known.items()
+    ]
+    return tuple(sorted(rows, key=lambda row: row.distance)[:count])
+
+
+def _reason(config: PreflightConfig, chosen: SuccessRule, used: SuccessRule, before: int, after: int, go: bool) -> str:
+    seen = f"{before} of {config.presses} blind presses were taken for a success"
+    if used != chosen:
+        seen += (
+            f"; the rule is made stricter, {used.frames} frames above {used.threshold:g} instead of {chosen.frames} "
+            f"above {chosen.threshold:g}: {after} of {config.presses}"
+        )
+    if go:
+        return seen
+    return f"the reward is not trusted here: {seen}, and no rule that still finds successes does better"
