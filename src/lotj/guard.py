@@ -32,7 +32,7 @@ SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1))
 class TugConfig:
     """How the robot feels whether the plug is held. With the defaults it takes a second."""
 
-    lift: float = 0.5
+    lift: float = 0.2
     """Upward action before tugging: what pressed on the face is lifted off it, what is inserted stays in."""
     lift_steps: int = 2
     tug: float = 0.8
