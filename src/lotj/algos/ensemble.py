@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -62,6 +62,8 @@ class EnsembleConfig:
     """Of the offline critic updates in ``prepare``; practice brings its own batches."""
     prepare_updates: int = 1500
     """Critic updates on offline data before practice."""
+    actor_heads: Literal["mean", "min"] = "mean"
+    """What of the critics the policy climbs: ``min`` distrusts actions on which they differ."""
     bc_weight: float = 0.25
     """Weight of the squared distance to offline actions."""
     success_weight: float = 1.0
@@ -80,6 +82,8 @@ class EnsembleConfig:
         for name in whole:
             if getattr(self, name) < 1:
                 raise ValueError(f"EnsembleConfig.{name} must be at least 1, got {getattr(self, name)}")
+        if self.actor_heads not in ("mean", "min"):
+            raise ValueError(f"EnsembleConfig.actor_heads must be 'mean' or 'min', got {self.actor_heads!r}")
         if self.target_heads > self.heads:
             raise ValueError(f"EnsembleConfig.target_heads must not exceed heads={self.heads}, got {self.target_heads}")
         if not (0.0 < self.base_clip < 1.0 and 0.0 <= self.discount <= 1.0 and 0.0 < self.target_rate <= 1.0):
@@ -230,6 +234,8 @@ class EnsemblePractice:
         rows, own = len(batch.feature), self._own_successes()
         action, own_action = self.actor(torch.cat([batch.feature, own[0]])).tensor_split([rows])
         value = self.critic(batch.feature, action)  # (heads, B)
+        if self.config.actor_heads == "min":
+            value = value.amin(dim=0, keepdim=True)
         cloning = imitation_loss(action, batch.action, ~batch.online)
         success = imitation_loss(own_action, own[1], own_action.new_ones(len(own_action)))
         loss = normalised_value_loss(value) + self.config.bc_weight * cloning + self.config.success_weight * success
