@@ -63,6 +63,18 @@ MAY_IMPORT = {
         "encoding",
         "pipeline",
     },
+    "redteam": {
+        "types",
+        "seeds",
+        "sim",
+        "data",
+        "trials",
+        "parallel",
+        "offline",
+        "pipeline",
+        "presets",
+    }
+    | RUN,
     "demo": {
         "types",
         "stats",
@@ -81,7 +93,7 @@ MAY_IMPORT = {
         "report",
     }
     | RUN
-    | {"pipeline", "presets", "parallel"},
+    | {"pipeline", "presets", "parallel", "redteam"},
     "outcome": {"types", "stats", "evaluate", "presets"} | RUN,
     "speed": {"types", "sim", "nets", "algos", "rollout", "presets"},
     "experiments": {"types", "stats", "sim", "data", "nets", "algos", "tables", "offline"} | RUN,

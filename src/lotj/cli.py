@@ -219,6 +219,46 @@ def practice(
     say(f"Next: lotj report --run {run}")
 
 
+def redteam(run: Path, trials: int = 40, seed: int = 0, workers: int = CORES) -> None:
+    """Attack the reward on training connectors, and train it anew on what the attacks found.
+
+    Rewards of two halves of the training connectors are each practised against on the other half. Practice uses the
+    new reward from then on. Takes about as long as the rest of the run again.
+
+    Example: ``lotj redteam --run runs/desk``
+
+    Args:
+        run: run folder with trained networks.
+        trials: of each training connector.
+        seed: of the halves and the attacks.
+        workers: processes.
+    """
+    from contextlib import ExitStack
+
+    from lotj import demo as job
+    from lotj.redteam import RedTeamConfig, red_team
+
+    preset = _preset_of(run)
+    known = preset.split()
+    job.features_stage(preset, run, known, preset.practice, bar)
+    with ExitStack() as bars:
+        open_bars: dict[str, Any] = {}
+
+        def told(stage: str, done: int, total: int) -> None:
+            if stage not in open_bars:  # one bar at a time
+                bars.close()
+                open_bars.clear()
+                open_bars[stage] = bars.enter_context(bar(stage))
+            open_bars[stage](done, total)
+
+        attacks = red_team(RedTeamConfig(trials, seed), preset, run, known, job.store_path(run), workers, told)
+    claimed, false = sum(a.claimed for a in attacks), sum(a.claimed_falsely for a in attacks)
+    say(
+        f"{len(attacks)} connectors attacked: {claimed} successes claimed, {false} of them false; all are learned from."
+    )
+    say(f"Next: lotj practice --run {run} --connector {preset.practise_on[0]}")
+
+
 def evaluate(run: Path, connector: str, trials: int = 20, seed: int = 1, practised: Path | None = None) -> None:
     """Evaluate the offline policy, or a practised one against it on the same start states, by ground truth.
 
@@ -281,6 +321,7 @@ COMMANDS: dict[str, Any] = {
     "collect": collect,
     "data validate": cli_data.validate,
     "train": train,
+    "redteam": redteam,
     "practice": practice,
     "evaluate": evaluate,
     "report": report,
@@ -375,6 +416,7 @@ def _print_outcome(outcome: dict[str, Any]) -> None:
     )
     for row in outcome["practices"]:
         marked, name = row["reward"] + _marks(row, "diagnostic"), row["connector"] + _marks(row, "validation")
+        marked += ", red-teamed" if row["red_teamed"] else ""
         marked += f", guard {row['guard']}" if row["guard"] != "off" else ""
         for scenario, counts in row["scenarios"].items():
             before, after = ("{}/{}".format(*counts[side]) for side in ("offline_true", "online_true"))

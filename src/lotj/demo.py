@@ -33,6 +33,7 @@ from lotj.pipeline import (
 )
 from lotj.preflight import NotTrustedError, PreflightConfig
 from lotj.presets import Preset
+from lotj.redteam import is_red_teamed, reward_folder
 from lotj.report.html import Extras, write_report
 from lotj.report.records import PracticeRecord
 from lotj.report.saliency import SaliencyPanel, grad_cam
@@ -76,9 +77,10 @@ def store_path(run_root: Path) -> Path:
 
 
 def practice_dir(run_root: Path, connector: str, recipe: str, reward: str, seed: int, guard: str = "off") -> Path:
-    """The folder of one practice."""
-    guarded = "" if guard == "off" else f"-{guard}"
-    return run_root / "practice" / get_connector(connector).name / f"{recipe}-{reward}{guarded}-s{seed}"
+    """The folder of one practice: ``<recipe>-<reward>[-redteam][-<guard>]-s<seed>``."""
+    marks = "-redteam" if reward == "learned" and is_red_teamed(run_root) else ""
+    marks += "" if guard == "off" else f"-{guard}"
+    return run_root / "practice" / get_connector(connector).name / f"{recipe}-{reward}{marks}-s{seed}"
 
 
 def collect_stage(preset: Preset, run_root: Path, workers: int, bars: Bars) -> Collected:
@@ -129,7 +131,7 @@ def silent_bars(title: str) -> Iterator[Ticker]:
 
 def load_offline(run_root: Path, known: Known) -> Offline:
     """The offline phase of a run; errors name the stage that is missing."""
-    reward, rule = load_reward(run_root / "reward")
+    reward, rule = load_reward(reward_folder(run_root))
     return Offline(load_policy(run_root / "policy"), load_critic(run_root / "critic"), reward, rule, known)
 
 
@@ -218,6 +220,7 @@ def practice_stage(
     out = practice_dir(run_root, connector, recipe.recipe, reward, seed, recipe.practice.guard.mode)
     config = {"connector": connector, "robot": preset.robot, "recipe": recipe, "rule": offline.rule}
     config["validation"] = validation
+    config["red_teamed"] = reward == "learned" and is_red_teamed(run_root)
     run = Run(out, "practice", config, seed)
     name = get_connector(connector).name
     untaught = ImagePolicy(offline.policy)
@@ -257,11 +260,12 @@ def preflight_stage(
 ) -> dict[str, Any]:
     """Ask whether the reward may be trusted on a connector; the answer is kept in the run folder, and reused."""
     name = get_connector(connector).name
-    path = run_root / "preflight" / f"{name}-s{seed}-n{config.presses}.json"
+    marks = "-redteam" if is_red_teamed(run_root) else ""
+    path = run_root / "preflight" / f"{name}{marks}-s{seed}-n{config.presses}.json"
     if not path.exists():
         torch.set_num_threads(preset.threads)
         offline = load_offline(run_root, known)
-        candidates = _json(run_root / "reward" / "evaluation.json")["rule"]["candidates"]
+        candidates = _json(reward_folder(run_root) / "evaluation.json")["rule"]["candidates"]
         with TrajectoryStore(store_path(run_root)) as store:
             answer = check_reward(connector, preset.robot, config, offline, candidates, store, seed)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ def result(preset: Preset, run_root: Path, folders: list[Path], seconds: dict[st
                 "reward": run["config"]["recipe"]["practice"]["reward"],
                 "diagnostic": run["config"]["recipe"]["practice"]["reward"] == "ground-truth",
                 "validation": run["config"].get("validation", False),
+                "red_teamed": run["config"].get("red_teamed", False),
                 "guard": run["config"]["recipe"]["practice"]["guard"]["mode"],
                 "practice": _json(folder / "done.json"),
                 "scenarios": {

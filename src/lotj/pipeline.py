@@ -202,6 +202,25 @@ def practise(
     ``own`` and ``allow_validation`` are those of ``refuse_known``.
     """
     validation = refuse_known(connector, offline.known, own, allow_validation=allow_validation)
+    return practise_unchecked(
+        connector, robot, config, offline, store, run, seed, cache=cache, progress=progress, validation=validation
+    )
+
+
+def practise_unchecked(
+    connector: str,
+    robot: str,
+    config: RecipeConfig,
+    offline: Offline,
+    store: TrajectoryStore,
+    run: Run,
+    seed: int,
+    *,
+    cache: Path | None = None,
+    progress: Callable[[TrialRecord], None] | None = None,
+    validation: bool = False,
+) -> Learner:
+    """``practise`` of any connector, known ones too: for red-teaming and diagnosis, never for a claim."""
     name = get_connector(connector).name
     learner = make_learner(config, offline, stream_seed(seed, name, "learner"))
     features = offline_features(learner, config.features, store, offline.known, cache)

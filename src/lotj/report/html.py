@@ -189,6 +189,7 @@ def _summary_table(records: Sequence[PracticeRecord], comparisons: Sequence[Sequ
     for number, (record, rows) in enumerate(zip(records, comparisons), start=1):
         cells = {row.scenario: _summary_cell(row) for row in rows}
         marks = [name for name in ("diagnostic", "validation") if getattr(record, name)]
+        marks += ["red-teamed"] if record.red_teamed else []
         marks += [f"guard: {record.guard}"] if record.guard != "off" else []
         chip = "".join(f" <span class='chip unchanged'>{mark}</span>" for mark in marks)
         lines.append(
@@ -216,6 +217,7 @@ def _summary(record: PracticeRecord, rows: Sequence[Comparison]) -> dict[str, An
         "reward": record.reward_source,
         "diagnostic": record.diagnostic,
         "validation": record.validation,
+        "red_teamed": record.red_teamed,
         "guard": record.guard,
         "seed": record.seed,
         "practice_trials": len(record.trials),

@@ -80,6 +80,11 @@ class PracticeRecord:
         return bool(self.provenance.get("config", {}).get("validation", False))
 
     @property
+    def red_teamed(self) -> bool:
+        """Whether the reward model had learned from attacks (``lotj redteam``)."""
+        return bool(self.provenance.get("config", {}).get("red_teamed", False))
+
+    @property
     def guard(self) -> str:
         """What practice did about successes that a tug refuted: ``off``, ``alarm`` or ``gate``."""
         practice = self.provenance.get("config", {}).get("recipe", {}).get("practice", {})
@@ -89,7 +94,8 @@ class PracticeRecord:
     def title(self) -> str:
         """Connector, recipe, reward source and guard."""
         guard = "" if self.guard == "off" else f" · guard {self.guard}"
-        return f"{self.connector} · {self.recipe} · {self.reward_source} reward{guard}"
+        kind = "red-teamed " if self.red_teamed else ""
+        return f"{self.connector} · {self.recipe} · {kind}{self.reward_source} reward{guard}"
 
     def frames(self) -> Frames | None:
         """Return the judged images of both evaluations, or None where no judge watched."""
@@ -221,9 +227,9 @@ def _read_ends(path: Path, count: int) -> tuple[tuple[tuple[int, Trajectory], ..
 
 
 def _parse_name(name: str, row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Split ``<recipe>-<reward source>[-<guard>]-s<seed>``; a trial's own words for recipe and reward win."""
+    """Split ``<recipe>-<reward source>[-redteam][-<guard>]-s<seed>``; a trial's own words for recipe and reward win."""
     stem, _, seed = name.rpartition("-s")
-    stem = (stem or name).removesuffix("-alarm").removesuffix("-gate")
+    stem = (stem or name).removesuffix("-alarm").removesuffix("-gate").removesuffix("-redteam")
     source = GROUND_TRUTH if stem.endswith(GROUND_TRUTH) else stem.rpartition("-")[2]
     recipe = stem.removesuffix(source).rstrip("-") or stem
     return str(row.get("recipe", recipe)), str(row.get("reward", source)), seed
