@@ -1,6 +1,8 @@
 """Collection: the same data whatever the number of workers, killed or not; dislodged trials counted, not kept."""
 
 import dataclasses
+import hashlib
+import json
 from importlib import resources
 
 import numpy as np
@@ -83,6 +85,47 @@ def test_robots_share_the_work_evenly(trajectories):
         assert max(counts) - min(counts) == trajectories % 2
     rounds = [(chunk.connector, chunk.robot) for chunk in collecting._chunks(config)]
     assert len(set(rounds[:4])) == min(4, len(rounds))
+
+
+def test_counts_of_each_connector(tmp_path):
+    """Each connector's trajectories are those of a uniform collection of so many, in its order, and no more; equal
+    counts are the uniform collection; a killed collection continues; another count is refused."""
+    counted, uniform = tmp_path / "counted.sqlite", tmp_path / "uniform.sqlite"
+    config = dataclasses.replace(CONFIG, counts=(5, 2))
+    assert config.planned == (5, 2) and CONFIG.planned == (6, 6)
+    collect(config, counted, workers=1)
+    for name, count in zip(CONFIG.connectors, config.counts):
+        path = tmp_path / f"{name}.sqlite"
+        collect(dataclasses.replace(CONFIG, connectors=(name,), trajectories=count), path, workers=1)
+        assert_equal([t for t in content(counted) if t.connector == name], content(path))
+    assert collect(config, counted, workers=1).trajectories == 7
+    for other in (dataclasses.replace(CONFIG, counts=(5, 3)), CONFIG):
+        with pytest.raises(ValueError, match="another counts"):
+            collect(other, counted, workers=1)
+    chunks = [chunk[1:] for chunk in collecting._chunks(CONFIG)]
+    assert [chunk[1:] for chunk in collecting._chunks(dataclasses.replace(CONFIG, counts=(6, 6)))] == chunks
+    collect(dataclasses.replace(CONFIG, trajectories=1), uniform, workers=1)
+    with TrajectoryStore(uniform) as store:
+        assert "counts" not in store.metadata["collect"]
+
+
+@pytest.mark.parametrize(
+    ("trajectories", "digest"), [(1, "1684d4776fdd2287"), (33, "53cc50a7ed4745f4"), (80, "a21426d42855f346")]
+)
+def test_uniform_collections_keep_their_order(trajectories, digest):
+    """What is rolled by whom, in which order, as before connectors could have counts of their own: stores that were
+    begun then are continued to the same rows."""
+    config = CollectConfig(("usb-a", "rj45", "bnc"), trajectories)
+    chunks = [(chunk.connector, chunk.robot, chunk.indices) for chunk in collecting._chunks(config)]
+    assert hashlib.sha256(json.dumps(chunks).encode()).hexdigest().startswith(digest)
+
+
+def test_wrong_counts_are_refused():
+    """The error names the connector, or how many counts there are for how many connectors."""
+    with pytest.raises(ValueError, match="1 entries for 2 connectors"):
+        dataclasses.replace(CONFIG, counts=(3,))
+    with pytest.raises(ValueError, match="rj45 has 0, expected at least 1"):
+        dataclasses.replace(CONFIG, counts=(3, 0))
 
 
 def test_no_connectors_is_refused():

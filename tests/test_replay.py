@@ -94,6 +94,24 @@ def test_only_named_connectors_come_in(store: TrajectoryStore) -> None:
         TransitionDataset(store, ["usb"])
 
 
+def test_a_limit_takes_robots_in_turn_whatever_is_stored_beyond(tmp_path: Path) -> None:
+    """Robots store in chunks of any size: the first N are as many of each, the same from a small store as from a large
+    one, and fewer are among more."""
+    taken: dict[tuple[int, int, int], list[int]] = {}
+    for count, chunk in ((8, 2), (24, 6)):
+        with TrajectoryStore(tmp_path / f"{count}", "a") as store:
+            order = [2 * i + robot for start in range(0, count // 2, chunk) for robot in (0, 1)
+                     for i in range(start, start + chunk)]  # fmt: skip
+            for name in ("a", "b"):
+                store.extend(replace(marked(1, 3, name), seed=i, robot=("left", "right")[i % 2]) for i in order)
+            for limit in (3, 8):
+                data = TransitionDataset(store, ["a", "b"], limit=limit)
+                for domain in (0, 1):
+                    taken[count, limit, domain] = sorted(store.index.seed[data.trajectories[data.domains == domain]])
+    for count, domain in ((8, 0), (8, 1), (24, 0), (24, 1)):
+        assert taken[count, 3, domain] == [0, 1, 2] and taken[count, 8, domain] == list(range(8))
+
+
 def test_memory_and_disk_give_the_same_batches(store: TrajectoryStore) -> None:
     """Preloading changes nothing, augmentation included; a dataset is not moved by what is appended later."""
     augment = Augment(AugmentConfig(pad=1))

@@ -327,6 +327,7 @@ COMMANDS: dict[str, Any] = {
     "report": report,
     "tables reward": cli_tables.reward,
     "tables levers": cli_tables.levers,
+    "tables connectors": cli_tables.connectors,
     "tables render": cli_tables.render,
 }
 """By what is typed: one word or two."""

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from lotj.console import bar, console, say
+from lotj.experiments.reward_connectors import RewardConnectorsConfig
 from lotj.experiments.reward_levers import RewardLeversConfig
 from lotj.experiments.reward_runs import RewardCase, RewardTableConfig
-from lotj.presets import PRESETS
+from lotj.presets import FRAMES_PER_TRAJECTORY, PRESETS
+
+if TYPE_CHECKING:
+    from lotj.collect import CollectConfig
+
+STORED_BYTES = 1.07
+"""Of a store for each byte of its images (`results/data.json`)."""
 
 REWARD_TABLE = RewardTableConfig(stage=PRESETS["desk"].reward)
 REWARD_LEVERS = RewardLeversConfig(stage=PRESETS["desk"].reward)
+REWARD_CONNECTORS = RewardConnectorsConfig(stage=PRESETS["desk"].reward)
 
 
 def reward(
@@ -69,18 +77,56 @@ def levers(
     say("Next: lotj tables render")
 
 
+def connectors(
+    out: Path = Path("runs/tables/reward"),
+    results: Path = Path("results/reward/connectors"),
+    workers: int = 2,
+    trajectories: int = 80,
+    config: Annotated[RewardConnectorsConfig, tyro.conf.arg(name="")] = REWARD_CONNECTORS,
+) -> None:
+    """How the reward's accuracy on unseen connectors depends on how many it trained on, at a fixed amount of data.
+
+    Scores the connectors of Table IV's draws, on the data of ``lotj tables reward``; trains on data of its own, for the
+    sizes and seeds that are asked for (others need another folder). One result file a network; stop it at any time, the
+    same command continues. Example: ``lotj tables connectors --sizes 10 25 50 --seeds 0``
+
+    Args:
+        out: data and training runs.
+        results: result files.
+        workers: networks trained at once, one thread each.
+        trajectories: collected of each validation and held-out connector.
+        config: how many training connectors, on which draws.
+    """
+    from lotj.collect import CollectConfig
+    from lotj.experiments.reward_connectors import demand
+    from lotj.experiments.reward_curve import connectors_table
+    from lotj.experiments.reward_table import read_results
+
+    say("Generating connectors that the catalogue lacks: a minute for some hundreds")
+    cases = config.cases()
+    needed, size = demand(cases, config.spare), config.stage.model.encoder.image_size
+    gigabytes = sum(needed.values()) * FRAMES_PER_TRAJECTORY * STORED_BYTES * size**2 * 3 / 1e9
+    say(f"To train on: {sum(needed.values())} trajectories of {len(needed)} connectors, {gigabytes:.1f} GB of disk")
+    training = CollectConfig(tuple(needed), counts=tuple(needed.values()), slow=0.15, wrong_place=0.15, image_size=size)
+    _run_all(cases, out, results, workers, trajectories, training)
+    console.print(connectors_table(read_results(results)), markup=False, soft_wrap=True)
+    say("Next: lotj tables render")
+
+
 def render(results: Path = Path("results"), docs: Path = Path("docs"), check: bool = False) -> None:
-    """Write the tables in the documentation anew from the result files.
+    """Write the tables and pictures in the documentation anew from the result files.
 
     Example: ``lotj tables render --check``
 
     Args:
         results: folder of result files.
         docs: folder of the documentation; tables stand between ``<!-- table NAME -->`` and ``<!-- end -->``.
-        check: change nothing; fail if a table is not what the results say.
+        check: change nothing; fail if a table is not what the results say. Pictures are not compared.
     """
-    from lotj.experiments.render import stale_tables
+    from lotj.experiments.render import draw_pictures, stale_tables
 
+    for place in [] if check else draw_pictures(results, docs):
+        say(f"drawn: {place}")
     stale = stale_tables(results, docs, write=not check)
     for place in stale:
         say(f"{'differs' if check else 'written'}: {place}")
@@ -90,35 +136,49 @@ def render(results: Path = Path("results"), docs: Path = Path("docs"), check: bo
         say("All tables say what the results say.")
 
 
-def _run_all(cases: list[RewardCase], out: Path, results: Path, workers: int, trajectories: int) -> None:
-    """Collect what all draws need, then train and score the cases that have no result yet."""
+def _run_all(
+    cases: list[RewardCase],
+    out: Path,
+    results: Path,
+    workers: int,
+    trajectories: int,
+    training: CollectConfig | None = None,
+) -> None:
+    """Collect what all draws need, then train and score the cases that have no result yet.
+
+    ``training`` is a collection of the training connectors, where they need one of their own.
+    """
     from lotj.collect import CollectConfig, collect
-    from lotj.experiments.reward_runs import drawable_connectors
+    from lotj.experiments.reward_runs import drawable_connectors, unfinished
     from lotj.parallel import in_processes
 
-    store = out / "trajectories.sqlite"
+    todo = unfinished(cases, results)
+    store, own = out / "trajectories.sqlite", out / f"{results.name}.sqlite"
     size = cases[0].stage.model.encoder.image_size
     everything = CollectConfig(tuple(drawable_connectors()), trajectories, slow=0.15, wrong_place=0.15, image_size=size)
     with bar("collect") as tick:
         collect(everything, store, workers=workers, progress=tick)
-    todo = [case for case in cases if not (results / f"{case.name}.json").exists()]
+    if training is not None:
+        with bar("collect to train on") as tick:
+            collect(training, own, workers=workers, progress=tick)
     with bar("train and score") as tick:
         done = len(cases) - len(todo)
         tick(done, len(cases))
         runs = out / results.name
-        with closing(in_processes(_run, [(case, store, runs, results) for case in todo], workers)) as names:
+        tasks = [(case, store, runs, results, own if training else None) for case in todo]
+        with closing(in_processes(_run, tasks, workers)) as names:
             for name in names:
                 done += 1
                 tick(done, len(cases), name)
 
 
-def _run(task: tuple[RewardCase, Path, Path, Path]) -> str:
+def _run(task: tuple[RewardCase, Path, Path, Path, Path | None]) -> str:
     """One case in a process of its own."""
     import torch
 
     from lotj.experiments.reward_runs import run_case
 
     torch.set_num_threads(1)
-    case, store, runs, results = task
-    run_case(case, store, runs, results)
+    case, store, runs, results, training = task
+    run_case(case, store, runs, results, training_path=training)
     return case.name

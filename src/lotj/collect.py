@@ -39,9 +39,11 @@ class CollectConfig:
     (docs/data.md)."""
 
     connectors: tuple[str, ...] = ()
-    """Names of the catalogue or TOML files."""
+    """Names of the catalogue, names of drawn connectors (``gen-<seed>-<i>``) or TOML files."""
     trajectories: int = 100
     """Trajectories of each connector, dislodged ones included (they are counted and discarded)."""
+    counts: tuple[int, ...] = ()
+    """Trajectories of each connector by its place, instead of equally many of all; empty for ``trajectories``."""
     robots: tuple[str, ...] = tuple(CELLS)
     """Cells, taken in turn."""
     noise_probability: float = 0.2
@@ -60,11 +62,24 @@ class CollectConfig:
             raise ValueError("CollectConfig.connectors is empty; name at least one (`lotj connectors` lists them)")
         if self.trajectories < 1:
             raise ValueError(f"CollectConfig.trajectories must be at least 1, got {self.trajectories}")
+        if self.counts and len(self.counts) != len(self.connectors):
+            raise ValueError(
+                f"CollectConfig.counts has {len(self.counts)} entries for {len(self.connectors)} connectors; "
+                "give one for each, or none to take `trajectories` of each"
+            )
+        for connector, count in zip(self.connectors, self.counts):
+            if count < 1:
+                raise ValueError(f"CollectConfig.counts: {connector} has {count}, expected at least 1; leave it out")
         if self.slow < 0 or self.wrong_place < 0 or self.slow + self.wrong_place > 1:
             raise ValueError(f"shares slow={self.slow} and wrong_place={self.wrong_place} must be >= 0 and sum to <= 1")
         unknown = set(self.robots) - set(CELLS)
         if unknown or not self.robots:
             raise ValueError(f"unknown robots {sorted(unknown)}; the cells are {', '.join(CELLS)}")
+
+    @property
+    def planned(self) -> tuple[int, ...]:
+        """Trajectories of each of ``connectors``, in their order."""
+        return self.counts or (self.trajectories,) * len(self.connectors)
 
 
 class Chunk(NamedTuple):
@@ -115,7 +130,7 @@ def collect(
         WorkerKilledError: a process was killed; the same call continues.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    total = len(config.connectors) * config.trajectories
+    total = sum(config.planned)
     with TrajectoryStore(path, mode="a") as store:
         _claim(store, config)
         finished = _finished(store)
@@ -177,16 +192,22 @@ def _chunks(config: CollectConfig) -> list[Chunk]:
 
     Robots take trajectories in turn: each has half of them, or one more.
     """
-    own = [range(first, config.trajectories, len(config.robots)) for first in range(len(config.robots))]
-    rounds = math.ceil(len(own[0]) / CHUNK)
-    size = math.ceil(len(own[0]) / rounds)
+    turns = [_turns(count, len(config.robots)) for count in config.planned]
     return [
-        Chunk(config, connector, robot, tuple(indices[first : first + size]))
-        for first in range(0, rounds * size, size)
-        for robot, indices in zip(config.robots, own)
-        for connector in config.connectors
-        if indices[first : first + size]
+        Chunk(config, connector, robot, own[turn][place])
+        for turn in range(max(map(len, turns)))
+        for place, robot in enumerate(config.robots)
+        for connector, own in zip(config.connectors, turns)
+        if turn < len(own) and own[turn][place]
     ]
+
+
+def _turns(count: int, robots: int) -> list[list[tuple[int, ...]]]:
+    """The indices of one connector's trajectories, turn by turn for each robot; chunks of nearly equal size."""
+    own = [range(first, count, robots) for first in range(robots)]
+    turns = math.ceil(len(own[0]) / CHUNK)
+    size = math.ceil(len(own[0]) / turns)
+    return [[tuple(indices[turn * size : (turn + 1) * size]) for indices in own] for turn in range(turns)]
 
 
 def _seeds(chunk: Chunk) -> set[tuple[str, int]]:
@@ -204,6 +225,8 @@ def _finished(store: TrajectoryStore) -> set[tuple[str, int]]:
 def _claim(store: TrajectoryStore, config: CollectConfig) -> None:
     """Note in the store what it is a collection of and where it comes from, or refuse another collection's store."""
     wanted = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+    if not config.counts:
+        del wanted["counts"]  # as stores had it before there were counts
     described = _descriptions(config)
     metadata = store.metadata
     held = metadata.get("collect")
@@ -214,7 +237,7 @@ def _claim(store: TrajectoryStore, config: CollectConfig) -> None:
         store.set_metadata("provenance", {key: value for key, value in provenance().items() if key != "started"})
         store.set_metadata("collect", wanted)  # last: a store that has it has the others
     elif held != wanted:
-        differs = [key for key in wanted if held.get(key) != wanted[key]]
+        differs = [key for key in wanted | held if held.get(key) != wanted.get(key)]
         raise ValueError(
             f"{store.path} holds a collection with another {', '.join(differs)}; "
             "name another folder, or delete the store to collect anew"

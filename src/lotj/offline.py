@@ -116,14 +116,24 @@ class PolicyStage:
 
 
 def train_reward(
-    stage: RewardStage, store: TrajectoryStore, known: Known, out_dir: Path, seed: int, progress: Progress = silent
+    stage: RewardStage,
+    store: TrajectoryStore,
+    known: Known,
+    out_dir: Path,
+    seed: int,
+    progress: Progress = silent,
+    validation_store: TrajectoryStore | None = None,
 ) -> tuple[RewardModel, SuccessRule]:
-    """Train R(s), calibrate it and choose its success rule on the validation connectors.
+    """Train R(s), calibrate it and choose its success rule on the validation connectors, which may have a store of
+    their own.
 
     Returns:
         The calibrated model and what pays and ends a trial. ``out_dir/model.safetensors`` holds both.
     """
-    run = Run(out_dir, "reward", _identity(stage, known, store), seed)
+    identity = _identity(stage, known, store)
+    if validation_store is not None:
+        identity["validation"] = _data(validation_store)
+    run = Run(out_dir, "reward", identity, seed)
     if not run.is_done():
         run.start()
         dataset = TransitionDataset(store, known.train, limit=stage.trajectories, augment=Augment(stage.augment))
@@ -139,7 +149,8 @@ def train_reward(
             threads=torch.get_num_threads(),
             progress=lambda done, metrics: progress(done, stage.steps, metrics),
         )
-        model, rule, evaluation = calibrate(learner.model(), store, known.validation, stage.false_fire_limit)
+        calibration = store if validation_store is None else validation_store
+        model, rule, evaluation = calibrate(learner.model(), calibration, known.validation, stage.false_fire_limit)
         save_state(out_dir / "model.safetensors", {**model.state_dict(), "rule": [rule.threshold, rule.frames]})
         write_json(out_dir / "evaluation.json", evaluation)
         run.finish({key: evaluation[key] for key in ("accuracy", "auroc", "threshold", "frames", "connectors")})
@@ -300,7 +311,11 @@ def transition_weights(
 
 def _identity(stage: Any, known: Known, store: TrajectoryStore) -> dict[str, Any]:
     """What makes a stage the same stage: its settings, the split, and the data it was given."""
-    return {"stage": stage, "known": known, "collect": store.metadata.get("collect"), "trajectories": len(store)}
+    return {"stage": stage, "known": known, **_data(store)}
+
+
+def _data(store: TrajectoryStore) -> dict[str, Any]:
+    return {"collect": store.metadata.get("collect"), "trajectories": len(store)}
 
 
 def _rebalanced(label: np.ndarray, connector: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lotj.data.batches import HELD_OUT, FeatureBatch, FrameBatch, FrameSampling, Transition, pressed_beside
-from lotj.data.store import TrajectoryStore
+from lotj.data.store import TrajectoryIndex, TrajectoryStore
 
 PRELOAD_BYTES = 6 << 30
 """With ``preload="auto"``, images up to this size are kept in memory."""
@@ -34,7 +34,8 @@ class TransitionDataset:
         exclude: Connectors to leave out although they have a domain (for validation).
         held_out: Connectors to take in without a class, domain -1 (for practice).
         sources: Only trajectories of these sources; None takes all.
-        limit: At most this many trajectories of each connector, the first stored; None takes all.
+        limit: At most this many trajectories of each connector, the first stored of its robots in turn: the same
+            ones however many more there are. None takes all.
         preload: Keep the images in memory; ``"auto"`` if they fit in `PRELOAD_BYTES`.
         augment: Applied to ``image`` and ``next_image`` (each draws for itself) and to frames.
 
@@ -66,7 +67,7 @@ class TransitionDataset:
             wanted &= np.isin(index.source, list(sources))
         if limit is not None:
             for name in domain_of:
-                wanted[np.flatnonzero(wanted & (index.connector == name))[limit:]] = False
+                wanted[_robots_in_turn(index, np.flatnonzero(wanted & (index.connector == name)))[limit:]] = False
         self.store, self.connectors, self.augment = store, tuple(connectors), augment
         self.trajectories: NDArray[np.int64] = np.flatnonzero(wanted)
         """(N,) ids in the store of the trajectories taken in."""
@@ -254,6 +255,15 @@ def mix(
             drawn = drawn._replace(online=torch.ones(count, dtype=torch.bool))
         parts.append(drawn)
     return type(parts[0])(*(torch.cat(column) for column in zip(*parts)))
+
+
+def _robots_in_turn(index: TrajectoryIndex, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ids (N,) in another order: the first of each robot, then the second of each, and so on."""
+    robot = index.robot[rows]
+    turn = np.zeros(len(rows), np.int64)
+    for name in np.unique(robot):
+        turn[robot == name] = np.arange(np.count_nonzero(robot == name))
+    return rows[np.lexsort((robot, turn))]
 
 
 def _ragged(length: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:

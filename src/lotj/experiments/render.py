@@ -1,4 +1,4 @@
-"""Tables in the documentation, made from result files: nobody types a number."""
+"""Tables and pictures in the documentation, made from result files: nobody types a number."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lotj.experiments.reward_curve import PICTURE, connectors_table, curve_picture
 from lotj.experiments.reward_levers import levers_table
 from lotj.experiments.reward_table import paired_tests, read_results, table_iv
 
@@ -37,6 +38,14 @@ def stale_tables(results: Path, docs: Path, write: bool) -> list[str]:
     return stale
 
 
+def draw_pictures(results: Path, docs: Path) -> list[str]:
+    """Draw the pictures whose figures have changed; returns their files.
+
+    A check compares tables alone: the bytes of a picture depend on the versions of what draws it.
+    """
+    return [place for place, draw in PICTURES.items() if draw(results, docs / place)]
+
+
 def _table_iv(results: Path) -> str:
     return table_iv(read_results(results / "reward" / "table-iv"))
 
@@ -53,9 +62,22 @@ def _levers(results: Path) -> str:
     return levers_table(read_results(results / "reward" / "levers"))
 
 
+def _connectors(results: Path) -> str:
+    found = read_results(results / "reward" / "connectors")
+    picture = f"![AUROC and accuracy over the number of training connectors]({PICTURE})\n\n"
+    return picture + connectors_table(found) if found else connectors_table(found)
+
+
+def _connectors_curve(results: Path, path: Path) -> bool:
+    return curve_picture(read_results(results / "reward" / "connectors"), path)
+
+
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "table-iv": _table_iv,
     "table-iv-all-frames": _table_iv_all,
     "table-iv-tests": _table_iv_tests,
     "reward-levers": _levers,
+    "reward-connectors": _connectors,
 }
+PICTURES: Mapping[str, Callable[[Path, Path], bool]] = {PICTURE: _connectors_curve}
+"""Pictures of the documentation, by where they are in it: each draws itself if it must, and says whether it did."""

@@ -30,6 +30,8 @@ from lotj.sim.distance import barred_from_training
 
 DISTANCE_MM = (0.0, 1.0, 2.0, 4.0, 1000.0)
 """Edges of the intervals of missing depth that false positives are counted in; the last is open."""
+TOLERANCE = 0.01
+"""Share of a fixed number of training trajectories that may be missing."""
 
 
 @dataclass(frozen=True)
@@ -115,14 +117,16 @@ def drawable_connectors() -> list[str]:
     return [name for name in load_catalogue() if name not in barred_from_training()]
 
 
-def draw_connectors(seed: int, train: int, validation: int, held_out: int, names: Sequence[str] | None = None) -> Draw:
+def draw_connectors(
+    seed: int, train: int | None, validation: int, held_out: int, names: Sequence[str] | None = None
+) -> Draw:
     """Draw the sides at random, whole groups at a time.
 
     A group that straddles the end of a side leaves it: its surplus variants are on no side.
 
     Args:
         seed: of the draw.
-        train: training connectors.
+        train: training connectors, None for all that are left; fewer are the first of more.
         validation: validation connectors.
         held_out: connectors to be scored, drawn first: the same ones whatever ``train`` is.
         names: what to draw from; ``drawable_connectors()`` by default.
@@ -139,10 +143,11 @@ def draw_connectors(seed: int, train: int, validation: int, held_out: int, names
     place = 0
     for size in (held_out, validation, train):
         side: list[str] = []
-        while len(side) < size and place < len(order):
-            side += groups[str(order[place])][: size - len(side)]
+        wanted = len(connectors) if size is None else size
+        while len(side) < wanted and place < len(order):
+            side += groups[str(order[place])][: wanted - len(side)]
             place += 1
-        if len(side) < size:
+        if size is not None and len(side) < size:
             raise ValueError(
                 f"{held_out} + {validation} + {train} connectors were asked for, {len(connectors)} in "
                 f"{len(groups)} groups are there to draw from; ask for fewer, or generate more"
@@ -157,6 +162,7 @@ def run_case(
     runs: Path,
     results: Path,
     progress: Callable[[int, int, Mapping[str, float]], None] = lambda done, total, metrics: None,
+    training_path: Path | None = None,
 ) -> dict[str, Any]:
     """Train, calibrate and score one case, or read its result where it is done. Resumes after a kill.
 
@@ -166,17 +172,26 @@ def run_case(
         runs: folder of the training runs.
         results: folder of the result files; ``<name>.json`` is written when the case is done.
         progress: called with (steps done, steps in all, metrics).
+        training_path: the trajectories of the training connectors, where they are not in ``store_path``.
+
+    Raises:
+        ValueError: too few trajectories of the training connectors are stored.
     """
-    with TrajectoryStore(store_path) as store:
+    with TrajectoryStore(store_path) as store, TrajectoryStore(training_path or store_path) as training:
         known = Known(case.draw.train, case.draw.validation)
         stage = replace(case.stage, trajectories=case.trajectories)
-        model, rule = train_reward(stage, store, known, runs / case.name, case.seed, progress)
+        trained_on = count_training(case, training)
+        model, rule = train_reward(
+            stage, training, known, runs / case.name, case.seed, progress, store if training_path else None
+        )
         validated = json.loads((runs / case.name / "evaluation.json").read_text(encoding="utf-8"))
         cuts = {"half": 0.5, "balanced": validated["balanced_threshold"], "operating": rule.threshold}
         outcome = {
             "case": to_json(case),
             **provenance(),
             "collect": store.metadata.get("collect"),
+            "collect_training": training.metadata.get("collect") if training_path else None,
+            "trained_on": trained_on,
             "cuts": cuts,
             "frames": rule.frames,
             "validation": {key: validated[key] for key in ("accuracy", "accuracy_at_threshold", "auroc")},
@@ -185,6 +200,47 @@ def run_case(
     results.mkdir(parents=True, exist_ok=True)
     write_json(results / f"{case.name}.json", outcome)
     return outcome
+
+
+def count_training(case: RewardCase, store: TrajectoryStore) -> int:
+    """How many trajectories a case trains on: dislodged ones were discarded, so there may be fewer than were rolled.
+
+    Raises:
+        ValueError: the case says how many it needs of each connector, and more than 1% of the sum are missing.
+    """
+    stored = [int(np.count_nonzero(store.index.connector == name)) for name in case.draw.train]
+    if case.trajectories is None:
+        return sum(stored)
+    found = sum(min(count, case.trajectories) for count in stored)
+    wanted = case.trajectories * len(stored)
+    if found < (1 - TOLERANCE) * wanted:
+        fewest = int(np.argmin(stored))
+        raise ValueError(
+            f"{store.path} holds {found} of the {wanted} trajectories that {case.name} trains on "
+            f"({stored[fewest]} of {case.draw.train[fewest]!r}, {case.trajectories} expected); collect more of each"
+        )
+    return found
+
+
+def unfinished(cases: Sequence[RewardCase], results: Path) -> list[RewardCase]:
+    """The cases that have no result file yet.
+
+    Raises:
+        ValueError: a case has one, but of other settings.
+    """
+    todo = []
+    for case in cases:
+        path = results / f"{case.name}.json"
+        if not path.exists():
+            todo.append(case)
+            continue
+        held, wanted = json.loads(path.read_text(encoding="utf-8"))["case"], to_json(case)
+        if differs := [key for key in wanted if held.get(key) != wanted[key]]:
+            raise ValueError(
+                f"{path} is the result of another {', '.join(differs)} than {case.name} now has; repeat the settings "
+                "it was made with, name another folder of results, or delete the file"
+            )
+    return todo
 
 
 def score(model: RewardModel, store: TrajectoryStore, connector: str, cuts: Mapping[str, float]) -> dict[str, Any]:

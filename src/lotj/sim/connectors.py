@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ TIP_GAP = 0.00075
 floor."""
 DEEPEST = 0.02
 """m, the largest insertion depth: the floor of the robot's workspace bounds how far the plug goes down."""
+GENERATED = re.compile(r"gen-(?P<seed>0|[1-9]\d*)-(?P<number>0|[1-9]\d*)")
+"""Names of connectors that ``lotj.sim.generate`` draws; a name is all that is needed to draw one again."""
 SOCKET_BASE = 0.01
 """m of block below the cavities' floor."""
 
@@ -179,10 +181,10 @@ def load_connector(path: str | Path) -> Connector:
 
 
 def get_connector(name_or_path: str | Path) -> Connector:
-    """A connector by its catalogue name, or from a TOML file.
+    """A connector by its catalogue name, drawn at random by its name ``gen-<seed>-<i>``, or from a TOML file.
 
     Raises:
-        ConnectorError: no such name ("did you mean" the nearest), or the file is wrong.
+        ConnectorError: no such name ("did you mean" the nearest), nothing can be drawn, or the file is wrong.
     """
     catalogue = load_catalogue()
     name = str(name_or_path)
@@ -190,10 +192,19 @@ def get_connector(name_or_path: str | Path) -> Connector:
         return catalogue[name]
     if name.endswith(".toml"):
         return load_connector(name)
+    if generated := GENERATED.fullmatch(name):
+        return _generated(int(generated["seed"]), int(generated["number"]))
     raise ConnectorError(
         f"unknown connector '{name}'{did_you_mean(name, catalogue)}; `lotj connectors` lists all "
-        f"{len(catalogue)}, or give a .toml file"
+        f"{len(catalogue)}, or give a .toml file, or gen-<seed>-<i> for one that is drawn at random"
     )
+
+
+@cache
+def _generated(seed: int, number: int) -> Connector:
+    from lotj.sim.generate import generate_connector  # which draws from this module's catalogue
+
+    return generate_connector(seed, number)
 
 
 def variants_of(name_or_path: str | Path) -> tuple[str, ...]:
