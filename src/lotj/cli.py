@@ -17,7 +17,7 @@ from rich.table import Table
 from lotj import cli_data, cli_tables
 from lotj.console import bar, console, say
 from lotj.parallel import WorkerKilledError
-from lotj.presets import PRESETS, Preset, estimate
+from lotj.presets import PRESETS, Preset, estimate, load_preset
 from lotj.sim import GraphicsError
 
 DESCRIPTION = """A robot that knows many connectors learns a new one on the job: it practises and rewards itself.
@@ -131,7 +131,7 @@ def train(run: Path, stage: Literal["all", "reward", "critic", "policy"] = "all"
     """
     from lotj import demo as job
 
-    preset = _preset_of(run)
+    preset = load_preset(run)
     known = preset.split()
     if stage == "all":
         job.train_all(preset, run, known, bar)
@@ -169,7 +169,7 @@ def practice(
     from lotj import demo as job
     from lotj.outcome import result as outcome_of
 
-    preset = _preset_of(run)
+    preset = load_preset(run)
     known = preset.split()
     config = preset.practice
     changes = {k: v for k, v in {"trials": trials, "scenario": scenario}.items() if v is not None}
@@ -200,7 +200,7 @@ def evaluate(run: Path, connector: str, trials: int = 20, seed: int = 1, practis
     from lotj import demo as job
     from lotj.evaluate import Evaluation, compare
 
-    preset = _preset_of(run)
+    preset = load_preset(run)
     asked, known = replace(preset, evaluate=replace(preset.evaluate, trials=trials, seed=seed)), preset.split()
     before = job.evaluate_stage(asked, run, known, connector, None, bar)
     _print_evaluation(before, f"{connector}, offline policy, {trials} trials each")
@@ -232,7 +232,7 @@ def report(run: Path) -> None:
     """
     from lotj import demo as job
 
-    preset = _preset_of(run)
+    preset = load_preset(run)
     folders = sorted(path.parent for path in (run / "practice").glob("*/*/config.json"))
     job.report_stage(preset, run, preset.split(), folders)
     say(f"Report: {run / 'report.html'}   (open it in a browser)")
@@ -294,15 +294,6 @@ def _claim(run_root: Path, preset: Preset) -> Path:
     run_root.mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)
     return run_root
-
-
-def _preset_of(run_root: Path) -> Preset:
-    from lotj.algos.training import config_from
-
-    path = run_root / "preset.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{run_root} is not a run folder (no preset.json); make one with `lotj collect`")
-    return config_from(Preset, json.loads(path.read_text(encoding="utf-8")))
 
 
 def _print_estimate(preset: Preset, workers: int) -> None:

@@ -1,14 +1,13 @@
-"""The subcommands `lotj tables ...`: the paper's tables as experiments that can be stopped and repeated."""
+"""The subcommands `lotj tables reward|levers|render`: experiments on the reward, to be stopped and repeated."""
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from lotj.console import bar, console, say
+from lotj.console import bar, console, each, say
 from lotj.experiments.reward_levers import RewardLeversConfig
 from lotj.experiments.reward_runs import RewardCase, RewardTableConfig
 from lotj.presets import PRESETS
@@ -94,7 +93,6 @@ def _run_all(cases: list[RewardCase], out: Path, results: Path, workers: int, tr
     """Collect what all draws need, then train and score the cases that have no result yet."""
     from lotj.collect import CollectConfig, collect
     from lotj.experiments.reward_runs import drawable_connectors
-    from lotj.parallel import in_processes
 
     store = out / "trajectories.sqlite"
     size = cases[0].stage.model.encoder.image_size
@@ -102,14 +100,8 @@ def _run_all(cases: list[RewardCase], out: Path, results: Path, workers: int, tr
     with bar("collect") as tick:
         collect(everything, store, workers=workers, progress=tick)
     todo = [case for case in cases if not (results / f"{case.name}.json").exists()]
-    with bar("train and score") as tick:
-        done = len(cases) - len(todo)
-        tick(done, len(cases))
-        runs = out / results.name
-        with closing(in_processes(_run, [(case, store, runs, results) for case in todo], workers)) as names:
-            for name in names:
-                done += 1
-                tick(done, len(cases), name)
+    runs = out / results.name
+    each("train and score", _run, [(case, store, runs, results) for case in todo], len(cases), workers)
 
 
 def _run(task: tuple[RewardCase, Path, Path, Path]) -> str:

@@ -115,6 +115,12 @@ class PolicyStage:
     """Transitions a step."""
 
 
+def stage_run(name: str, stage: Any, known: Known, store: TrajectoryStore, out_dir: Path, seed: int) -> Run:
+    """A stage's folder. What makes it the same stage: its settings, the split, the data it was given, and the seed."""
+    data = {"collect": store.metadata.get("collect"), "trajectories": len(store)}
+    return Run(out_dir, name, {"stage": stage, "known": known, **data}, seed)
+
+
 def train_reward(
     stage: RewardStage, store: TrajectoryStore, known: Known, out_dir: Path, seed: int, progress: Progress = silent
 ) -> tuple[RewardModel, SuccessRule]:
@@ -123,7 +129,7 @@ def train_reward(
     Returns:
         The calibrated model and what pays and ends a trial. ``out_dir/model.safetensors`` holds both.
     """
-    run = Run(out_dir, "reward", _identity(stage, known, store), seed)
+    run = stage_run("reward", stage, known, store, out_dir, seed)
     if not run.is_done():
         run.start()
         dataset = TransitionDataset(store, known.train, limit=stage.trajectories, augment=Augment(stage.augment))
@@ -206,7 +212,7 @@ def train_critic(
     stage: CriticStage, store: TrajectoryStore, known: Known, out_dir: Path, seed: int, progress: Progress = silent
 ) -> CriticNetwork:
     """Train Q and V by Eq. 1 and 2. They serve every policy over the same data."""
-    run = Run(out_dir, "critic", _identity(stage, known, store), seed)
+    run = stage_run("critic", stage, known, store, out_dir, seed)
     if not run.is_done():
         run.start()
         dataset = TransitionDataset(store, known.train, augment=Augment(stage.augment))
@@ -244,7 +250,7 @@ def train_policy(
 
     The weights are computed once, from plain images.
     """
-    run = Run(out_dir, "policy", _identity(stage, known, store), seed)
+    run = stage_run("policy", stage, known, store, out_dir, seed)
     if not run.is_done():
         run.start()
         dataset = TransitionDataset(store, known.train, sources=stage.sources)
@@ -296,11 +302,6 @@ def transition_weights(
         advantage = critic.advantage(batch.image.to(device), batch.action.to(device)).cpu()
         weights.append(advantage_weight(advantage, config.advantage_temperature, config.weight_clip))
     return torch.cat(weights)
-
-
-def _identity(stage: Any, known: Known, store: TrajectoryStore) -> dict[str, Any]:
-    """What makes a stage the same stage: its settings, the split, and the data it was given."""
-    return {"stage": stage, "known": known, "collect": store.metadata.get("collect"), "trajectories": len(store)}
 
 
 def _rebalanced(label: np.ndarray, connector: np.ndarray) -> np.ndarray:
