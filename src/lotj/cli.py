@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lotj import cli_data, cli_tables
+from lotj import cli_data, cli_practice_tables, cli_tables
 from lotj.console import bar, console, say
 from lotj.parallel import WorkerKilledError
 from lotj.presets import PRESETS, Preset, estimate, load_preset
@@ -250,6 +250,7 @@ COMMANDS: dict[str, Any] = {
     "report": report,
     "tables reward": cli_tables.reward,
     "tables levers": cli_tables.levers,
+    "tables practice": cli_practice_tables.practice,
     "tables render": cli_tables.render,
 }
 """By what is typed: one word or two."""
