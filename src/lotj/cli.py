@@ -251,6 +251,7 @@ COMMANDS: dict[str, Any] = {
     "tables reward": cli_tables.reward,
     "tables levers": cli_tables.levers,
     "tables practice": cli_practice_tables.practice,
+    "tables ablation": cli_practice_tables.ablation,
     "tables render": cli_tables.render,
 }
 """By what is typed: one word or two."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lotj.experiments.ablation_table import ablation_table
 from lotj.experiments.practice_table import practice_table
 from lotj.experiments.reward_levers import levers_table
 from lotj.experiments.reward_table import paired_tests, read_results, table_iv
@@ -58,10 +59,15 @@ def _practice(results: Path) -> str:
     return practice_table(read_results(results / "practice"))
 
 
+def _ablation(results: Path) -> str:
+    return ablation_table(read_results(results / "ablation"))
+
+
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "table-iv": _table_iv,
     "table-iv-all-frames": _table_iv_all,
     "table-iv-tests": _table_iv_tests,
     "reward-levers": _levers,
     "practice": _practice,
+    "ablation": _ablation,
 }
