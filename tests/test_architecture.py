@@ -96,9 +96,27 @@ MAY_IMPORT = {
     | {"pipeline", "presets", "parallel", "redteam"},
     "outcome": {"types", "stats", "evaluate", "presets"} | RUN,
     "speed": {"types", "sim", "nets", "algos", "rollout", "presets"},
-    "experiments": {"types", "stats", "sim", "data", "nets", "algos", "tables", "offline"} | RUN,
+    "experiments": {
+        "types",
+        "stats",
+        "seeds",
+        "sim",
+        "data",
+        "nets",
+        "algos",
+        "tables",
+        "evaluate",
+        "practice",
+        "collect",
+        "offline",
+        "pipeline",
+        "presets",
+        "demo",
+        "outcome",
+    }
+    | RUN,
 }
-LEAVES = {"__init__", "cli", "cli_data", "cli_tables", "cli_guard", "console"}
+LEAVES = {"__init__", "cli", "cli_data", "cli_tables", "cli_practice_tables", "cli_guard", "console"}
 """May import anything; only the command line imports them."""
 NOT_IN_SIM = {"torch", "torchvision", "kornia"}
 

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lotj import cli_data, cli_tables
+from lotj import cli_data, cli_practice_tables, cli_tables
 from lotj.console import bar, console, say
 from lotj.parallel import WorkerKilledError
-from lotj.presets import PRESETS, Preset, estimate
+from lotj.presets import PRESETS, Preset, estimate, load_preset
 from lotj.sim import GraphicsError
 
 DESCRIPTION = """A robot that knows many connectors learns a new one on the job: it practises and rewards itself.
@@ -138,7 +138,7 @@ def train(run: Path, stage: Literal["all", "reward", "critic", "policy"] = "all"
     """
     from lotj import demo as job
 
-    preset = _preset_of(run)
+    preset = load_preset(run)
     known = preset.split()
     if stage == "all":
         job.train_all(preset, run, known, bar)
@@ -186,7 +186,7 @@ def practice(
     from lotj.practice import PracticePaused
     from lotj.preflight import NotTrustedError
 
-    preset = _preset_of(run)
+    preset = load_preset(run)
     known = preset.split()
     config = preset.practice
     changes = {k: v for k, v in {"trials": trials, "scenario": scenario}.items() if v is not None}
@@ -238,7 +238,7 @@ def redteam(run: Path, trials: int = 40, seed: int = 0, workers: int = CORES) ->
     from lotj import demo as job
     from lotj.redteam import RedTeamConfig, red_team
 
-    preset = _preset_of(run)
+    preset = load_preset(run)
     known = preset.split()
     job.features_stage(preset, run, known, preset.practice, bar)
     with ExitStack() as bars:
@@ -276,7 +276,7 @@ def evaluate(run: Path, connector: str, trials: int = 20, seed: int = 1, practis
     from lotj import demo as job
     from lotj.evaluate import Evaluation, compare
 
-    preset = _preset_of(run)
+    preset = load_preset(run)
     asked, known = replace(preset, evaluate=replace(preset.evaluate, trials=trials, seed=seed)), preset.split()
     before = job.evaluate_stage(asked, run, known, connector, None, bar)
     _print_evaluation(before, f"{connector}, offline policy, {trials} trials each")
@@ -308,7 +308,7 @@ def report(run: Path) -> None:
     """
     from lotj import demo as job
 
-    preset = _preset_of(run)
+    preset = load_preset(run)
     folders = sorted(path.parent for path in (run / "practice").glob("*/*/config.json"))
     job.report_stage(preset, run, preset.split(), folders)
     say(f"Report: {run / 'report.html'}   (open it in a browser)")
@@ -328,6 +328,8 @@ COMMANDS: dict[str, Any] = {
     "tables reward": cli_tables.reward,
     "tables levers": cli_tables.levers,
     "tables connectors": cli_tables.connectors,
+    "tables practice": cli_practice_tables.practice,
+    "tables ablation": cli_practice_tables.ablation,
     "tables render": cli_tables.render,
 }
 """By what is typed: one word or two."""
@@ -372,15 +374,6 @@ def _claim(run_root: Path, preset: Preset) -> Path:
     run_root.mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)
     return run_root
-
-
-def _preset_of(run_root: Path) -> Preset:
-    from lotj.algos.training import config_from
-
-    path = run_root / "preset.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{run_root} is not a run folder (no preset.json); make one with `lotj collect`")
-    return config_from(Preset, json.loads(path.read_text(encoding="utf-8")))
 
 
 def _print_estimate(preset: Preset, workers: int) -> None:

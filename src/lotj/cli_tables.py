@@ -1,14 +1,13 @@
-"""The subcommands `lotj tables ...`: the paper's tables as experiments that can be stopped and repeated."""
+"""The subcommands `lotj tables reward|levers|render`: experiments on the reward, to be stopped and repeated."""
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from lotj.console import bar, console, say
+from lotj.console import bar, console, each, say
 from lotj.experiments.reward_connectors import RewardConnectorsConfig
 from lotj.experiments.reward_levers import RewardLeversConfig
 from lotj.experiments.reward_runs import RewardCase, RewardTableConfig
@@ -150,7 +149,6 @@ def _run_all(
     """
     from lotj.collect import CollectConfig, collect
     from lotj.experiments.reward_runs import drawable_connectors, unfinished
-    from lotj.parallel import in_processes
 
     todo = unfinished(cases, results)
     store, own = out / "trajectories.sqlite", out / f"{results.name}.sqlite"
@@ -161,15 +159,9 @@ def _run_all(
     if training is not None:
         with bar("collect to train on") as tick:
             collect(training, own, workers=workers, progress=tick)
-    with bar("train and score") as tick:
-        done = len(cases) - len(todo)
-        tick(done, len(cases))
-        runs = out / results.name
-        tasks = [(case, store, runs, results, own if training else None) for case in todo]
-        with closing(in_processes(_run, tasks, workers)) as names:
-            for name in names:
-                done += 1
-                tick(done, len(cases), name)
+    runs = out / results.name
+    tasks = [(case, store, runs, results, own if training else None) for case in todo]
+    each("train and score", _run, tasks, len(cases), workers)
 
 
 def _run(task: tuple[RewardCase, Path, Path, Path, Path | None]) -> str:

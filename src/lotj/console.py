@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lotj.parallel import in_processes
 
 # Where nobody watches, for example in a log, tables need no narrow screen.
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -33,6 +35,25 @@ def bar(title: str) -> Iterator[Any]:
             progress.update(task, completed=done, total=total, note=note)
 
         yield tick
+
+
+def each(title: str, function: Callable[[Any], str], tasks: Sequence[Any], total: int, workers: int) -> None:
+    """Do tasks in processes, with a bar.
+
+    Args:
+        title: of the bar.
+        function: of a module; does a task and returns what to show when it is done.
+        tasks: its arguments.
+        total: tasks in all, those done before this call included.
+        workers: processes.
+    """
+    with bar(title) as tick:
+        done = total - len(tasks)
+        tick(done, total)
+        with closing(in_processes(function, tasks, workers)) as names:
+            for name in names:
+                done += 1
+                tick(done, total, name)
 
 
 def say(text: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -69,6 +69,17 @@ OFFLINE: Mapping[str, Any] = {
     "validation": False,
 }
 """Whose policy an evaluation is about, where nothing was practised."""
+
+
+class Places(NamedTuple):
+    """Where a practice reads and writes."""
+
+    store: Path
+    """The offline trajectories."""
+    features: Path
+    """Their frozen features, shared by all practices of a recipe from the same networks."""
+    out: Path
+    """The practice's own folder."""
 
 
 def store_path(run_root: Path) -> Path:
@@ -137,13 +148,21 @@ def load_offline(run_root: Path, known: Known) -> Offline:
 
 def features_stage(preset: Preset, run_root: Path, known: Known, recipe: RecipeConfig, bars: Bars) -> None:
     """Encode the offline frames once, for all practices of a recipe; reused where it was done."""
-    cache = _features_path(run_root, recipe)
+    encode_offline(
+        preset, load_offline(run_root, known), recipe, store_path(run_root), features_path(run_root, recipe), bars
+    )
+
+
+def encode_offline(
+    preset: Preset, offline: Offline, recipe: RecipeConfig, store_file: Path, cache: Path, bars: Bars
+) -> None:
+    """Encode a store's frames with these networks into ``cache``; reused where it was done."""
     if cache.exists():
         return
     torch.set_num_threads(preset.threads)
-    with TrajectoryStore(store_path(run_root)) as store, bars("encode offline frames") as tick:
-        learner = make_learner(recipe, load_offline(run_root, known), preset.seed)
-        offline_features(learner, recipe.features, store, known, cache, tick)
+    with TrajectoryStore(store_file) as store, bars("encode offline frames") as tick:
+        learner = make_learner(recipe, offline, preset.seed)
+        offline_features(learner, recipe.features, store, offline.known, cache, tick)
 
 
 def practise_both(
@@ -168,7 +187,8 @@ def _practise_diagnostic(preset: Preset, run_root: Path, known: Known, connector
     practice_stage(preset, run_root, known, connector, "ground-truth", silent_bars)
 
 
-def _features_path(run_root: Path, recipe: RecipeConfig) -> Path:
+def features_path(run_root: Path, recipe: RecipeConfig) -> Path:
+    """Where a run keeps a recipe's frozen features."""
     return run_root / "features" / f"{recipe.recipe}.safetensors"
 
 
@@ -207,7 +227,7 @@ def practice_stage(
         NotTrustedError: the answer is no.
         PracticePaused: the guard's alarm.
     """
-    validation = refuse_known(connector, known, preset.known, allow_validation=allow_validation)
+    refuse_known(connector, known, preset.known, allow_validation=allow_validation)
     recipe, seed = recipe or preset.practice, preset.seed if seed is None else seed
     recipe = recipe.resolved(reward)
     offline = load_offline(run_root, known)
@@ -218,25 +238,51 @@ def practice_stage(
             raise NotTrustedError(answer["reason"])
         offline = replace(offline, rule=SuccessRule(**answer["rule"]))
     out = practice_dir(run_root, connector, recipe.recipe, reward, seed, recipe.practice.guard.mode)
+    places = Places(store_path(run_root), features_path(run_root, recipe), out)
+    red_teamed = reward == "learned" and is_red_teamed(run_root)
+    practise_in(places, preset, offline, connector, recipe, seed, bars, allow_validation, red_teamed)
+    return out
+
+
+def practise_in(
+    places: Places,
+    preset: Preset,
+    offline: Offline,
+    connector: str,
+    recipe: RecipeConfig,
+    seed: int,
+    bars: Bars,
+    allow_validation: bool = False,
+    red_teamed: bool = False,
+) -> None:
+    """Evaluate, practise, evaluate again, with networks and folders of the caller's choice.
+
+    Args:
+        places: what is read, and the practice's folder, where what is finished is reused.
+        preset: its ``robot``, ``evaluate``, ``image_size``, ``known`` and ``threads`` are used.
+        offline: the networks.
+        connector: a name of the catalogue or a TOML file.
+        recipe: resolved (``RecipeConfig.resolved``).
+        seed: of the practice.
+        bars: progress.
+        allow_validation: as in ``refuse_known``.
+        red_teamed: whether the reward model had learned from attacks, for the record.
+
+    Raises:
+        PracticePaused: the guard's alarm.
+    """
+    validation = refuse_known(connector, offline.known, preset.known, allow_validation=allow_validation)
+    out, name = places.out, get_connector(connector).name
     config = {"connector": connector, "robot": preset.robot, "recipe": recipe, "rule": offline.rule}
     config["validation"] = validation
-    config["red_teamed"] = reward == "learned" and is_red_teamed(run_root)
+    config["red_teamed"] = red_teamed
     run = Run(out, "practice", config, seed)
-    name = get_connector(connector).name
     untaught = ImagePolicy(offline.policy)
     about = {**OFFLINE, "validation": validation}
     _evaluate(preset, connector, untaught, offline, out / "evaluation-before.json", bars, f"{name} before", about)
-    features_stage(preset, run_root, known, recipe, bars)
+    encode_offline(preset, offline, recipe, places.store, places.features, bars)
     torch.set_num_threads(preset.threads)
-    with TrajectoryStore(store_path(run_root)) as store, bars(f"practise {name}, {reward} reward") as tick:
-        total = recipe.practice.trials
-        predicted: list[bool] = []
-
-        def told(record: Any) -> None:
-            predicted.append(record.success)
-            recent = predicted[-20:]
-            tick(record.trial, total, f"rewarded {sum(recent)}/{len(recent)} of the last trials")
-
+    with TrajectoryStore(places.store) as store, bars(f"practise {name}, {recipe.practice.reward} reward") as tick:
         learner = practise(
             connector,
             preset.robot,
@@ -245,14 +291,13 @@ def practice_stage(
             store,
             run,
             seed,
-            cache=_features_path(run_root, recipe),
-            progress=told,
+            cache=places.features,
+            progress=_told(tick, recipe.practice.trials),
             own=preset.known,
             allow_validation=allow_validation,
         )
     about = _about(name, recipe, validation)
     _evaluate(preset, connector, learner, offline, out / "evaluation-after.json", bars, f"{name} after", about)
-    return out
 
 
 def preflight_stage(
@@ -356,6 +401,18 @@ def _saliency(offline: Offline, images: Any) -> tuple[SaliencyPanel, ...]:
         SaliencyPanel("Reward", "what speaks for success", images, heat),
         SaliencyPanel("Policy", "what speaks for moving down", images, down),
     )
+
+
+def _told(tick: Ticker, total: int) -> Callable[[Any], None]:
+    """Progress of a practice, with how often its last trials were rewarded."""
+    predicted: list[bool] = []
+
+    def told(record: Any) -> None:
+        predicted.append(record.success)
+        recent = predicted[-20:]
+        tick(record.trial, total, f"rewarded {sum(recent)}/{len(recent)} of the last trials")
+
+    return told
 
 
 def _metric(tick: Ticker, name: str) -> Callable[[int, int, Any], None]:

@@ -115,6 +115,26 @@ class PolicyStage:
     """Transitions a step."""
 
 
+def stage_run(
+    name: str,
+    stage: Any,
+    known: Known,
+    store: TrajectoryStore,
+    out_dir: Path,
+    seed: int,
+    validation_store: TrajectoryStore | None = None,
+) -> Run:
+    """A stage's folder. What makes it the same stage: its settings, the split, the data it was given, and the seed."""
+    identity = {"stage": stage, "known": known, **_data(store)}
+    if validation_store is not None:
+        identity["validation"] = _data(validation_store)
+    return Run(out_dir, name, identity, seed)
+
+
+def _data(store: TrajectoryStore) -> dict[str, Any]:
+    return {"collect": store.metadata.get("collect"), "trajectories": len(store)}
+
+
 def train_reward(
     stage: RewardStage,
     store: TrajectoryStore,
@@ -130,10 +150,7 @@ def train_reward(
     Returns:
         The calibrated model and what pays and ends a trial. ``out_dir/model.safetensors`` holds both.
     """
-    identity = _identity(stage, known, store)
-    if validation_store is not None:
-        identity["validation"] = _data(validation_store)
-    run = Run(out_dir, "reward", identity, seed)
+    run = stage_run("reward", stage, known, store, out_dir, seed, validation_store)
     if not run.is_done():
         run.start()
         dataset = TransitionDataset(store, known.train, limit=stage.trajectories, augment=Augment(stage.augment))
@@ -217,7 +234,7 @@ def train_critic(
     stage: CriticStage, store: TrajectoryStore, known: Known, out_dir: Path, seed: int, progress: Progress = silent
 ) -> CriticNetwork:
     """Train Q and V by Eq. 1 and 2. They serve every policy over the same data."""
-    run = Run(out_dir, "critic", _identity(stage, known, store), seed)
+    run = stage_run("critic", stage, known, store, out_dir, seed)
     if not run.is_done():
         run.start()
         dataset = TransitionDataset(store, known.train, augment=Augment(stage.augment))
@@ -255,7 +272,7 @@ def train_policy(
 
     The weights are computed once, from plain images.
     """
-    run = Run(out_dir, "policy", _identity(stage, known, store), seed)
+    run = stage_run("policy", stage, known, store, out_dir, seed)
     if not run.is_done():
         run.start()
         dataset = TransitionDataset(store, known.train, sources=stage.sources)
@@ -307,15 +324,6 @@ def transition_weights(
         advantage = critic.advantage(batch.image.to(device), batch.action.to(device)).cpu()
         weights.append(advantage_weight(advantage, config.advantage_temperature, config.weight_clip))
     return torch.cat(weights)
-
-
-def _identity(stage: Any, known: Known, store: TrajectoryStore) -> dict[str, Any]:
-    """What makes a stage the same stage: its settings, the split, and the data it was given."""
-    return {"stage": stage, "known": known, **_data(store)}
-
-
-def _data(store: TrajectoryStore) -> dict[str, Any]:
-    return {"collect": store.metadata.get("collect"), "trajectories": len(store)}
 
 
 def _rebalanced(label: np.ndarray, connector: np.ndarray) -> np.ndarray:

@@ -16,40 +16,42 @@ from lotj.stats import barnard
 
 def result(preset: Preset, run_root: Path, folders: list[Path], seconds: dict[str, float]) -> dict[str, Any]:
     """What ``results/demo.json`` holds: stages, seconds and counts, as the program measured them."""
-    practices = []
-    for folder in folders:
-        before, after = (_read(folder / f"evaluation-{side}.json") for side in ("before", "after"))
-        run = _json(folder / "config.json")
-        practices.append(
-            {
-                "connector": folder.parent.name,
-                "folder": folder.name,
-                "recipe": run["config"]["recipe"]["recipe"],
-                "reward": run["config"]["recipe"]["practice"]["reward"],
-                "diagnostic": run["config"]["recipe"]["practice"]["reward"] == "ground-truth",
-                "validation": run["config"].get("validation", False),
-                "red_teamed": run["config"].get("red_teamed", False),
-                "guard": run["config"]["recipe"]["practice"]["guard"]["mode"],
-                "practice": _json(folder / "done.json"),
-                "scenarios": {
-                    row.scenario: {
-                        "offline_true": [row.before.successes, row.before.trials],
-                        "online_true": [row.after.successes, row.after.trials],
-                        "online_judged": after.count(row.scenario, "judged"),
-                        "online_rewarded": after.count(row.scenario, "rewarded"),
-                        "p_value": row.p_value,
-                    }
-                    for row in compare(before, after)
-                },
-                "both_scenarios": _pooled(before, after),
-            }
-        )
     return {
         **provenance(),
         "preset": to_json(preset),
         "stage_seconds": seconds,
         "stages": {stage: _json(run_root / stage / "done.json") for stage in ("reward", "critic", "policy")},
-        "practices": practices,
+        "practices": [practice_outcome(folder) for folder in folders],
+    }
+
+
+def practice_outcome(folder: Path) -> dict[str, Any]:
+    """What one practice came to: whose it is, and counts before and after in each scenario."""
+    before, after = (_read(folder / f"evaluation-{side}.json") for side in ("before", "after"))
+    run = _json(folder / "config.json")
+    return {
+        "connector": folder.parent.name,
+        "folder": folder.name,
+        "recipe": run["config"]["recipe"]["recipe"],
+        "reward": run["config"]["recipe"]["practice"]["reward"],
+        "diagnostic": run["config"]["recipe"]["practice"]["reward"] == "ground-truth",
+        "validation": run["config"].get("validation", False),
+        "red_teamed": run["config"].get("red_teamed", False),
+        "guard": run["config"]["recipe"]["practice"].get("guard", {}).get("mode", "off"),
+        "practice": _json(folder / "done.json"),
+        "scenarios": {
+            row.scenario: {
+                "offline_true": [row.before.successes, row.before.trials],
+                "offline_judged": before.count(row.scenario, "judged"),
+                "offline_rewarded": before.count(row.scenario, "rewarded"),
+                "online_true": [row.after.successes, row.after.trials],
+                "online_judged": after.count(row.scenario, "judged"),
+                "online_rewarded": after.count(row.scenario, "rewarded"),
+                "p_value": row.p_value,
+            }
+            for row in compare(before, after)
+        },
+        "both_scenarios": _pooled(before, after),
     }
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from lotj.algos.ensemble import EnsembleConfig
 from lotj.algos.iql import CriticConfig
 from lotj.algos.policy import PolicyConfig
 from lotj.algos.reward import RewardConfig
+from lotj.algos.training import config_from
 from lotj.collect import CollectConfig
 from lotj.data.augment import AugmentConfig
 from lotj.data.replay import PRELOAD_BYTES
@@ -195,6 +198,18 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
 }
+
+
+def load_preset(run_root: Path) -> Preset:
+    """The preset that a run folder was begun with.
+
+    Raises:
+        FileNotFoundError: it is not a run folder.
+    """
+    path = run_root / "preset.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{run_root} is not a run folder (no preset.json); make one with `lotj collect`")
+    return config_from(Preset, json.loads(path.read_text(encoding="utf-8")))
 
 
 def estimate(preset: Preset, speed: Speed, workers: int) -> Estimate:

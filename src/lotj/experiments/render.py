@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lotj.experiments.ablation_table import ablation_table
+from lotj.experiments.practice_table import practice_table
 from lotj.experiments.reward_curve import PICTURE, connectors_table, curve_picture
 from lotj.experiments.reward_levers import levers_table
 from lotj.experiments.reward_table import paired_tests, read_results, table_iv
@@ -72,12 +74,22 @@ def _connectors_curve(results: Path, path: Path) -> bool:
     return curve_picture(read_results(results / "reward" / "connectors"), path)
 
 
+def _practice(results: Path) -> str:
+    return practice_table(read_results(results / "practice"))
+
+
+def _ablation(results: Path) -> str:
+    return ablation_table(read_results(results / "ablation"))
+
+
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "table-iv": _table_iv,
     "table-iv-all-frames": _table_iv_all,
     "table-iv-tests": _table_iv_tests,
     "reward-levers": _levers,
     "reward-connectors": _connectors,
+    "practice": _practice,
+    "ablation": _ablation,
 }
 PICTURES: Mapping[str, Callable[[Path, Path], bool]] = {PICTURE: _connectors_curve}
 """Pictures of the documentation, by where they are in it: each draws itself if it must, and says whether it did."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,13 @@ from lotj.data.batches import pressed_beside
 from lotj.data.store import TrajectoryStore
 from lotj.files import to_json, write_json
 from lotj.nets.bottleneck import METHODS, BottleneckConfig
-from lotj.offline import Known, RewardStage, train_reward
+from lotj.offline import Known, PolicyStage, RewardStage, train_reward
 from lotj.provenance import provenance
 from lotj.sim.connectors import get_connector, load_catalogue
 from lotj.sim.distance import barred_from_training
+
+BottledStage = TypeVar("BottledStage", RewardStage, PolicyStage)
+"""The stages whose network has a bottleneck."""
 
 DISTANCE_MM = (0.0, 1.0, 2.0, 4.0, 1000.0)
 """Edges of the intervals of missing depth that false positives are counted in; the last is open."""
@@ -100,10 +103,11 @@ class RewardTableConfig:
         ]
 
 
-def with_method(stage: RewardStage, method: str) -> RewardStage:
+def with_method(stage: BottledStage, method: str) -> BottledStage:
     """The stage with the bottleneck of one of Table IV's methods, sized and weighted like the stage's own."""
     base = stage.model.bottleneck
-    changes: dict[str, Any] = {"adversarial_warmup": base.adversarial_warmup, "domain_hidden": base.domain_hidden}
+    kept = ("adversarial_warmup", "domain_hidden", "domain_learning_rate")
+    changes: dict[str, Any] = {name: getattr(base, name) for name in kept}
     bottleneck = BottleneckConfig.of(method, base.dim, **changes)
     if bottleneck.adversarial_weight:
         bottleneck = replace(bottleneck, adversarial_weight=base.adversarial_weight)

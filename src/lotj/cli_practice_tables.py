@@ -1,0 +1,136 @@
+"""The subcommands `lotj tables practice|ablation`: practice over connectors and seeds, to be stopped and repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from lotj.console import bar, console, each, say
+from lotj.experiments.ablation_cases import AblationCase, AblationConfig, AblationJob
+from lotj.experiments.practice_cases import PracticeJob, PracticeTableConfig
+from lotj.presets import PRESETS
+
+
+def practice(
+    run: Path = Path("runs/desk"),
+    out: Path = Path("runs/tables/practice"),
+    results: Path = Path("results/practice"),
+    workers: int = 2,
+    validation: bool = False,
+    config: Annotated[PracticeTableConfig, tyro.conf.arg(name="")] = PracticeTableConfig(),
+) -> None:
+    """Practice on several connectors, recipes, rewards and seeds, from one finished offline run.
+
+    One result file a practice; stop it at any time, the same command continues. Rewards of ground-truth are a
+    diagnostic and marked so. Example: ``lotj tables practice --run runs/desk --recipes ensemble --rewards learned``
+
+    Args:
+        run: a run folder with trained networks; only its cache of frozen features is added to.
+        out: folder of the practices.
+        results: result files.
+        workers: practices at once, one thread each.
+        validation: practise validation connectors on purpose, for choosing recipes; marked in every output.
+        config: the protocol.
+    """
+    from lotj.experiments.practice_runs import prepare
+    from lotj.experiments.practice_table import practice_table
+    from lotj.experiments.reward_table import read_results
+
+    job, cases = PracticeJob(run, out, results, validation), config.cases()
+    todo = prepare(cases, job, bar)
+    each("practise", _practise, [(case, job) for case in todo], len(cases), workers)
+    console.print(practice_table(read_results(results)), markup=False, soft_wrap=True)
+    if "ground-truth" in config.rewards:
+        console.print("[yellow]Diagnostic: columns of ground-truth practised with ground truth as the reward.[/]")
+    say("Next: lotj tables render")
+
+
+def ablation(
+    out: Path = Path("runs/tables/ablation"),
+    results: Path = Path("results/ablation"),
+    run: Path | None = None,
+    workers: int = 2,
+    preset: Literal["debug", "desk", "paper"] = "desk",
+    validation: bool = False,
+    config: Annotated[AblationConfig, tyro.conf.arg(name="")] = AblationConfig(),
+) -> None:
+    """Table III: practice without DAIB, with DAIB on the reward, and on reward and policy, in scenario II.
+
+    Collects once, trains each network once, practises; stop it at any time, the same command continues.
+    Example: ``lotj tables ablation --run runs/desk --seeds 0``
+
+    Args:
+        out: data, networks and practices.
+        results: result files.
+        run: a run folder whose data and finished networks are used where they are the same; never written to.
+        workers: trainings or practices at once, one thread each.
+        preset: size of everything.
+        validation: practise validation connectors on purpose, for choosing recipes; marked in every output.
+        config: the protocol.
+    """
+    from lotj.demo import collect_stage, store_path
+    from lotj.experiments.ablation_nets import ablation_store
+    from lotj.experiments.ablation_runs import unencoded, unfinished_cases, untrained
+    from lotj.experiments.ablation_table import ablation_table
+    from lotj.experiments.reward_table import read_results
+
+    job, cases = AblationJob(PRESETS[preset], out, results, run, validation), config.cases()
+    todo = unfinished_cases(cases, job)
+    if todo:
+        if ablation_store(job) == store_path(out):
+            collect_stage(job.preset, out, workers, bar)
+        _tell_lent(todo, job)
+        # A policy needs its critic.
+        for kinds in (("critic", "reward"), ("policy",)):
+            networks = untrained(todo, job, *kinds)
+            each(f"train {' and '.join(kinds)}", _train, [(net, job) for net in networks], len(networks), workers)
+        frames = unencoded(todo, job)
+        each("encode offline frames", _encode, [(case, job) for case in frames], len(frames), workers)
+    each("practise", _ablate, [(case, job) for case in todo], len(cases), workers)
+    console.print(ablation_table(read_results(results)), markup=False, soft_wrap=True)
+    say("Next: lotj tables render")
+
+
+def _tell_lent(cases: Sequence[AblationCase], job: AblationJob) -> None:
+    """What is used of the donor."""
+    from lotj.demo import store_path
+    from lotj.experiments.ablation_nets import ablation_store
+    from lotj.experiments.ablation_runs import lent
+
+    if job.donor is None:
+        return
+    if ablation_store(job) != store_path(job.donor):
+        say(f"{job.donor} has other data than preset {job.preset.name!r}: everything is collected and trained anew")
+        return
+    names = ", ".join(f"{network.name} (seed {network.seed})" for network in lent(cases, job))
+    say(f"From {job.donor}: its data; networks: {names or 'none, their settings or seeds differ'}")
+
+
+def _practise(task: tuple[Any, PracticeJob]) -> str:
+    from lotj.experiments.practice_runs import run_case
+
+    return str(run_case(*task)["case"]["name"])
+
+
+def _train(task: tuple[Any, AblationJob]) -> str:
+    from lotj.experiments.ablation_nets import train_network
+
+    network, job = task
+    train_network(network, job)
+    return f"{network.name}, seed {network.seed}"
+
+
+def _encode(task: tuple[Any, AblationJob]) -> str:
+    from lotj.experiments.ablation_runs import encode
+
+    encode(*task)
+    return str(task[0].name)
+
+
+def _ablate(task: tuple[Any, AblationJob]) -> str:
+    from lotj.experiments.ablation_runs import run_case
+
+    return str(run_case(*task)["case"]["name"])

@@ -1,0 +1,89 @@
+"""Cases of practice from one finished offline run: checked, practised, evaluated, written down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lotj.demo import Bars, Places, features_path, features_stage, load_offline, practise_in, silent_bars, store_path
+from lotj.experiments.cases import evaluation, unfinished, write_result
+from lotj.experiments.practice_cases import PracticeCase, PracticeJob
+from lotj.experiments.practised import read_practice
+from lotj.files import to_json, write_json
+from lotj.pipeline import RecipeConfig, refuse_known
+from lotj.presets import Preset, load_preset
+from lotj.sim.connectors import get_connector
+
+SCENARIOS = ("I", "II")
+STAGES = ("reward", "critic", "policy")
+
+
+def prepare(cases: list[PracticeCase], job: PracticeJob, bars: Bars) -> list[PracticeCase]:
+    """Refuse what cannot be practised before any work is done, and encode the offline frames for those who share them.
+
+    Returns:
+        The cases that have no result yet.
+
+    Raises:
+        FileNotFoundError: the run is not one, or not finished.
+        ValueError: a connector is not novel, or ``out`` or ``results`` hold practices from another offline run.
+    """
+    preset, offline = load_preset(job.run), offline_identity(job.run)
+    for connector in dict.fromkeys(case.connector for case in cases):
+        refuse_known(connector, preset.split(), preset.known, allow_validation=job.allow_validation)
+    _claim(job.out, offline)
+    todo = unfinished(cases, job.results, offline)
+    for recipe in dict.fromkeys(case.recipe for case in todo):
+        features_stage(preset, job.run, preset.split(), replace(preset.practice, recipe=recipe), bars)
+    return todo
+
+
+def run_case(case: PracticeCase, job: PracticeJob) -> dict[str, Any]:
+    """Evaluate, practise and evaluate one case, and write its result; continues or reuses what is there."""
+    scenarios = evaluation(case.seed, case.evaluation_trials, SCENARIOS)
+    preset = replace(load_preset(job.run), threads=1, evaluate=scenarios)
+    recipe = recipe_of(case, preset)
+    folder = job.out / get_connector(case.connector).name / f"{case.recipe}-{case.reward}-s{case.seed}"
+    places = Places(store_path(job.run), features_path(job.run, recipe), folder)
+    offline = load_offline(job.run, preset.split())
+    practise_in(places, preset, offline, case.connector, recipe, case.seed, silent_bars, job.allow_validation)
+    return write_result(case, job.results, offline_identity(job.run), read_practice(folder, preset.evaluate))
+
+
+def recipe_of(case: PracticeCase, preset: Preset) -> RecipeConfig:
+    """The preset's practice with the case's recipe, reward and trials, in both scenarios."""
+    practice = replace(preset.practice.practice, trials=case.trials, scenario="mixed")
+    return replace(preset.practice, recipe=case.recipe, practice=practice).resolved(case.reward)
+
+
+def offline_identity(run_root: Path) -> dict[str, Any]:
+    """Which offline phase was practised from: the preset, and what its stages came to.
+
+    Raises:
+        FileNotFoundError: a stage is not finished.
+    """
+    stages = {}
+    for stage in STAGES:
+        done = run_root / stage / "done.json"
+        if not done.exists():
+            raise FileNotFoundError(
+                f"{run_root} is not a finished offline run (no {stage}/done.json); run `lotj train --run {run_root}`"
+            )
+        stages[stage] = json.loads(done.read_text(encoding="utf-8"))
+    preset = to_json(load_preset(run_root))
+    # A run may go on to further connectors: that does not change what was trained.
+    return {"preset": {key: value for key, value in preset.items() if key != "practise_on"}, "stages": stages}
+
+
+def _claim(out: Path, offline: dict[str, Any]) -> None:
+    """Note whose practices ``out`` holds, or refuse another offline run's."""
+    path = out / "offline.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != offline:
+        raise ValueError(
+            f"{out} holds practices from another offline run (its {path.name} differs); name another folder with "
+            "--out, or delete it"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(path, offline)

@@ -1,0 +1,294 @@
+"""Practice over connectors, recipes, rewards and seeds: the curve, the counts, what is shared and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lotj import cli, pipeline
+from lotj.evaluate import trial_seed
+from lotj.experiments import practice_runs
+from lotj.experiments.cases import evaluation
+from lotj.experiments.practice_cases import PracticeTableConfig
+from lotj.experiments.practice_table import online, pool, pooled, practice_table, till
+from lotj.experiments.practised import WINDOW, milestone, read_practice, robot_minutes
+from lotj.files import to_json
+from lotj.stats import barnard
+from lotj.tables import count
+from lotj.types import Trials
+
+CONNECTOR = "europlug"
+
+
+def curve(truth: str, steps: int = 6) -> list[dict[str, Any]]:
+    """Trials of equal length from a string of successes (1) and failures (0)."""
+    return [{"trial": place, "true_success": one == "1", "steps": steps} for place, one in enumerate(truth, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("truth", "three_quarters", "nearly_all"),
+    [
+        ("1" * 19, None, None),
+        ("1" * 20, 20, 20),
+        ("0" * 5 + "1" * 15, 20, None),
+        ("0" * 6 + "1" * 14 + "0" + "1" * 20, 22, 26),
+        ("0" * 20 + "1" * 19, 35, 39),
+        ("1" * 14 + "0" * 6 + "01" * 40, None, None),
+        ("0" * 30 + "1" * 20 + "0" * 30, 45, 49),
+    ],
+)
+def test_the_milestone_is_the_first_full_window(truth: str, three_quarters: int | None, nearly_all: int | None) -> None:
+    """15 of the trailing 20 trials are 75%, 19 are 95%; less than 20 trials say nothing; what is lost later counts."""
+    for level, wanted in ((0.75, three_quarters), (0.95, nearly_all)):
+        found = milestone(curve(truth), level)
+        assert (found and found.trial) == wanted
+        brute = [end for end in range(WINDOW, len(truth) + 1) if truth[end - WINDOW : end].count("1") >= level * WINDOW]
+        assert wanted == (brute[0] if brute else None)
+
+
+def test_the_robots_minutes_by_hand() -> None:
+    """A step is 0.1 s, a reset 10 s: 20 trials of 20 steps are 240 s; later trials do not count."""
+    assert robot_minutes([20] * 20) == pytest.approx(4.0)
+    found = milestone(curve("1" * 60, steps=20), 0.95)
+    assert found is not None and found.minutes == pytest.approx(4.0)
+
+
+def test_a_trial_without_ground_truth_is_refused() -> None:
+    """No curve of true success from trials that do not have it."""
+    rows = curve("1" * 20)
+    rows[6]["true_success"] = None
+    with pytest.raises(ValueError, match="trial 7 has no true_success"):
+        milestone(rows, 0.75)
+
+
+def a_result(
+    recipe: str, reward: str, seed: int, before: int, after: int, reached: int | None = None, **changes: Any
+) -> dict[str, Any]:
+    """A result of ``before`` and ``after`` successes in 20, in scenario I as in II."""
+    scenario = {"offline_true": [before, 20], "online_true": [after, 20]}
+    found = None if reached is None else {"trial": reached, "minutes": reached / 4}
+    return {
+        "case": {"name": f"{recipe}-{reward}-s{seed}", "recipe": recipe, "reward": reward, "seed": seed},
+        "connector": CONNECTOR,
+        "diagnostic": reward == "ground-truth",
+        "validation": False,
+        "scenarios": {"I": scenario, "II": scenario},
+        "milestones": {"75%": found, "95%": None},
+    } | changes
+
+
+def test_offline_is_counted_once_and_online_pooled() -> None:
+    """Four practices a seed share the offline policy's trials: 3 seeds are 60 offline trials, not 240. Online counts
+    are sums over seeds, p is Barnard's of the sums."""
+    results = [
+        a_result(recipe, reward, seed, before=2 + seed, after=10 + seed)
+        for seed in range(3)
+        for recipe in ("ensemble", "iql")
+        for reward in ("learned", "ground-truth")
+    ]
+    lines = pool(results)
+    assert list(lines) == [(CONNECTOR, "I"), (CONNECTOR, "II")]
+    line = lines[(CONNECTOR, "II")]
+    assert pooled(line.before) == (2 + 3 + 4, 60)
+    assert [pooled(counts) for counts in line.after.values()] == [(10 + 11 + 12, 60)] * 4
+    cell = online(line, ("iql", "learned"))
+    assert cell == f"{count(Trials('', '', '', '', 33, 60), True)}, p = {barnard(9, 60, 33, 60):.4f}"
+    table = practice_table(results)
+    assert table.count("| 9/60 |") == 2 and "| 3 |\n" in table
+    assert table.count("(diagnostic)") == 2 and "| iql, learned |" in table
+
+
+def test_p_compares_the_same_seeds() -> None:
+    """A recipe with one seed so far is compared with the offline trials of that seed alone."""
+    results = [a_result("ensemble", "learned", seed, 2, 15) for seed in (0, 1)] + [a_result("iql", "learned", 1, 2, 15)]
+    line = pool(results)[(CONNECTOR, "I")]
+    assert pooled(line.before) == (4, 40)
+    assert online(line, ("iql", "learned")).endswith(f"p = {barnard(2, 20, 15, 20):.4f}")
+
+
+def test_results_that_disagree_about_the_offline_policy_are_refused() -> None:
+    """The same seed has the same offline policy on the same start states; else results of two runs are mixed."""
+    results = [a_result("ensemble", "learned", 0, 2, 9), a_result("iql", "learned", 0, 3, 9)]
+    with pytest.raises(ValueError, match=r"iql-learned-s0.*different offline"):
+        pool(results)
+
+
+def test_a_seed_that_never_gets_there_is_later_than_all_others() -> None:
+    """The median over 3 seeds survives one that never did, not two."""
+    once, twice = (
+        [a_result("ensemble", "learned", seed, 2, 9, reached) for seed, reached in enumerate(trials)]
+        for trials in ((40, None, 60), (40, None, None))
+    )
+    assert till(once) == "60 (15 min) / never"
+    assert till(twice) == "never / never"
+    assert till([]) == ""
+
+
+def test_validation_connectors_are_marked_and_the_papers_come_first() -> None:
+    """Lines: the paper's four in its order, then the others; a validation connector says that it is one."""
+    names = {"usb-b": True, "nema-5-15": False, "deutsch-dt-12": False}
+    results = [a_result("iql", "learned", 0, 2, 9, connector=name, validation=mark) for name, mark in names.items()]
+    assert [name for name, scenario in pool(results) if scenario == "I"] == [
+        "deutsch-dt-12",
+        "nema-5-15",
+        "usb-b (validation)",
+    ]
+
+
+def test_seeds_have_start_states_of_their_own() -> None:
+    """Three seeds are 60 distinct evaluation trials in each scenario, 120 in both."""
+    configs = [evaluation(seed, 20, ("I", "II")) for seed in range(3)]
+    seeds = {trial_seed(config, name, index) for config in configs for name in ("I", "II") for index in range(20)}
+    assert len(seeds) == 120
+
+
+def test_every_combination_is_a_case() -> None:
+    """Connectors x recipes x rewards x seeds, each with a name of its own; seed by seed."""
+    cases = PracticeTableConfig().cases()
+    assert len({case.name for case in cases}) == len(cases) == 4 * 2 * 2 * 3
+    assert [case.seed for case in cases] == sorted(case.seed for case in cases)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"recipes": ("ensembel",)}, r"recipes: unknown 'ensembel' \(did you mean 'ensemble'"),
+        ({"rewards": ()}, "rewards must be distinct values, at least one"),
+        ({"seeds": (1, 1)}, "seeds must be distinct"),
+        ({"seeds": (-1,)}, r"seeds must not be negative, got \(-1,\)"),
+        ({"trials": 0}, "trials must be at least 1, got 0"),
+        ({"evaluation_trials": 0}, "evaluation_trials must be at least 1, got 0"),
+    ],
+)
+def test_bad_settings_are_refused(fields: dict[str, Any], named: str) -> None:
+    """The error names the field, what was expected and what came."""
+    with pytest.raises(ValueError, match=named):
+        PracticeTableConfig(**fields)
+
+
+def test_an_evaluation_of_other_settings_is_not_counted(tmp_path: Path) -> None:
+    """A folder begun with other start states or fewer trials is refused; the error gives both and says what to do."""
+    wanted = evaluation(0, 20, ("I", "II"))
+    for other in (evaluation(1, 20, ("I", "II")), evaluation(0, 10, ("I", "II")), evaluation(0, 20, ("II",))):
+        held = to_json(other) | {"connector": CONNECTOR}
+        (tmp_path / "evaluation-before.json").write_text(json.dumps({"config": held}))
+        with pytest.raises(ValueError, match=r"delete .* to practise anew") as refused:
+            read_practice(tmp_path, wanted)
+        assert str(other.seed) in str(refused.value) and str(wanted.seed) in str(refused.value)
+
+
+def command(run: Path, tmp_path: Path, *options: str) -> None:
+    """A small ``lotj tables practice`` in this process."""
+    small = ["--trials", "2", "--evaluation-trials", "1", "--workers", "1"]
+    where = ["--run", str(run), "--out", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    cli.main(["tables", "practice", *where, *small, *options])
+
+
+def result_of(tmp_path: Path, name: str) -> dict[str, Any]:
+    """A result file."""
+    values: dict[str, Any] = json.loads((tmp_path / "results" / f"{name}.json").read_text())
+    return values
+
+
+def start_states(tmp_path: Path, folder: str, side: str) -> list[Any]:
+    """Where an evaluation's trials began."""
+    path = tmp_path / "runs" / CONNECTOR / folder / f"evaluation-{side}.json"
+    return [(trial["scenario"], trial["start"]) for trial in json.loads(path.read_text())["trials"]]
+
+
+def test_cases_are_practised_once_and_repeated_from_their_files(
+    tiny_run: Path,
+    tmp_path: Path,
+    files_of: Callable[[Path], dict[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Result files say case, origin, counts and curve; start states are shared within a seed and differ between seeds;
+    the offline run stays as it was; repeated, nothing is practised, and a lost result comes from the folder."""
+    before = files_of(tiny_run)
+    options = ["--connectors", CONNECTOR, "--rewards", "learned", "ground-truth", "--seeds", "0", "1"]
+    command(tiny_run, tmp_path, *options, "--recipes", "ensemble")
+    assert files_of(tiny_run) == before
+    told = capsys.readouterr().out
+    assert "| europlug | I | " in told and "Diagnostic" in told
+    results = {path.stem: result_of(tmp_path, path.stem) for path in (tmp_path / "results").glob("*.json")}
+    rewards = ("learned", "ground-truth")
+    assert set(results) == {f"{CONNECTOR}-ensemble-{reward}-s{seed}" for reward in rewards for seed in (0, 1)}
+    for result in results.values():
+        case = result["case"]
+        assert result["diagnostic"] is (case["reward"] == "ground-truth") and result["validation"] is False
+        assert result["command"] and "git" in result and result["milestones"] == {"75%": None, "95%": None}
+        assert result["offline"]["preset"]["known"] == ["usb-a", "rj45", "bnc"]
+        assert result["offline"]["stages"]["critic"] == json.loads((tiny_run / "critic/done.json").read_text())
+        assert [set(row) for row in result["curve"]] == [
+            {"trial", "true_success", "success", "steps", "scenario"} for _ in range(2)
+        ]
+        for scenario in ("I", "II"):
+            counts = result["scenarios"][scenario]
+            assert counts["offline_true"][1] == counts["online_true"][1] == 1 and 0 <= counts["p_value"] <= 1
+            assert None not in (counts["offline_judged"], counts["online_judged"], counts["online_rewarded"])
+    states = {(r, s): start_states(tmp_path, f"ensemble-{r}-s{s}", "before") for r in rewards for s in (0, 1)}
+    assert start_states(tmp_path, "ensemble-learned-s0", "after") == states["learned", 0] == states["ground-truth", 0]
+    assert states["learned", 1] == states["ground-truth", 1]
+    assert not {str(state) for state in states["learned", 0]} & {str(state) for state in states["learned", 1]}
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("practised again")
+
+    monkeypatch.setattr(pipeline, "practice", fail)
+    lost = f"{CONNECTOR}-ensemble-learned-s1"
+    (tmp_path / "results" / f"{lost}.json").unlink()
+    command(tiny_run, tmp_path, *options, "--recipes", "ensemble")
+    again = result_of(tmp_path, lost)
+    assert {key: again[key] for key in ("scenarios", "curve", "practice")} == {
+        key: results[lost][key] for key in ("scenarios", "curve", "practice")
+    }
+    monkeypatch.setattr(practice_runs, "practise_in", fail)
+    command(tiny_run, tmp_path, *options, "--recipes", "ensemble")
+
+
+def refusal(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """What a command says that must be refused before anything is done."""
+    with pytest.raises(SystemExit) as ended:
+        command(run, tmp_path, *options)
+    assert ended.value.code == 2
+    assert not list((tmp_path / "runs").glob("*/*"))
+    return capsys.readouterr().err
+
+
+def test_what_cannot_be_practised_is_refused_before_any_work(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Known connectors, validation connectors without ``--validation``, misspelt ones, unfinished runs, no run at all,
+    results of other settings, practices of another offline run."""
+    assert "'usb-a' is not novel" in refusal(tiny_run, tmp_path, capsys, "--connectors", CONNECTOR, "usb-a")
+    assert "--validation" in refusal(tiny_run, tmp_path, capsys, "--connectors", "bnc")
+    assert "europlug" in refusal(tiny_run, tmp_path, capsys, "--connectors", "europlgu")
+    assert "not a run folder" in refusal(tmp_path / "none", tmp_path, capsys)
+    unfinished = shutil.copytree(tiny_run, tmp_path / "unfinished")
+    (unfinished / "policy" / "done.json").unlink()
+    assert "no policy/done.json" in refusal(unfinished, tmp_path, capsys)
+    (tmp_path / "results").mkdir()
+    (case,) = PracticeTableConfig((CONNECTOR,), ("iql",), ("learned",), (0,), trials=3).cases()
+    held = {"case": vars(case), "offline": practice_runs.offline_identity(tiny_run)}
+    (tmp_path / "results" / f"{case.name}.json").write_text(json.dumps(held))
+    options = ("--connectors", CONNECTOR, "--recipes", "iql", "--rewards", "learned", "--seeds", "0")
+    told = refusal(tiny_run, tmp_path, capsys, *options)
+    assert "another case.trials, case.evaluation_trials" in told and "--results" in told
+    (tmp_path / "runs" / "offline.json").write_text("{}")
+    assert "another offline run" in refusal(tiny_run, tmp_path, capsys, *options)
+
+
+def test_a_validation_connector_is_practised_on_purpose(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With ``--validation`` it is practised, and marked in result and table."""
+    options = ["--connectors", "bnc", "--recipes", "iql", "--rewards", "learned", "--seeds", "0", "--validation"]
+    command(tiny_run, tmp_path, *options)
+    assert result_of(tmp_path, "bnc-iql-learned-s0")["validation"] is True
+    assert "bnc (validation)" in capsys.readouterr().out
