@@ -222,11 +222,17 @@ def _finished(store: TrajectoryStore) -> set[tuple[str, int]]:
     return {*stored, *((name, int(seed)) for name, seed in discarded)}
 
 
+def as_recorded(config: CollectConfig) -> dict[str, Any]:
+    """The settings as a store's metadata hold them."""
+    recorded = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+    if not config.counts:
+        del recorded["counts"]  # as stores had it before there were counts
+    return recorded
+
+
 def _claim(store: TrajectoryStore, config: CollectConfig) -> None:
     """Note in the store what it is a collection of and where it comes from, or refuse another collection's store."""
-    wanted = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
-    if not config.counts:
-        del wanted["counts"]  # as stores had it before there were counts
+    wanted = as_recorded(config)
     described = _descriptions(config)
     metadata = store.metadata
     held = metadata.get("collect")

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
-from lotj.collect import CollectConfig, summarise
+from lotj.collect import CollectConfig, as_recorded, summarise
 from lotj.data.store import TrajectoryStore
 from lotj.demo import store_path
 from lotj.experiments.ablation_cases import AblationJob, Network
 from lotj.experiments.reward_runs import with_method
-from lotj.files import to_json
 from lotj.offline import load_critic, load_policy, load_reward, stage_run, train_critic, train_policy, train_reward
 from lotj.pipeline import Offline
 from lotj.presets import Preset
@@ -107,5 +106,6 @@ def _is_complete(path: Path, config: CollectConfig) -> bool:
         made = summarise(store)
         rolled = made.trajectories + sum(made.dislodged.values())
         return (
-            store.metadata.get("collect") == to_json(config) and rolled >= len(config.connectors) * config.trajectories
+            store.metadata.get("collect") == as_recorded(config)
+            and rolled >= len(config.connectors) * config.trajectories
         )
