@@ -75,9 +75,6 @@ def demo(
     clock.lap("train")
     folders = []
     for connector in chosen.practise_on:
-        _print_preflight(
-            job.preflight_stage(chosen, run_root, known, connector, chosen.practice.preflight, chosen.seed)
-        )
         if diagnostic:
             folders += job.practise_both(chosen, run_root, known, connector, bar, _print_preflight)
         else:

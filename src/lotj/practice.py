@@ -186,8 +186,8 @@ def practice(
             tug = tug_test(env, config.guard.tug) if trajectory.terminated and config.guard.mode != "off" else None
             refuted = tug is not None and not tug.held
             learned = unpaid(trajectory) if refuted and config.guard.mode == "gate" else trajectory
-            quarantined = refuted and config.guard.mode == "alarm"
-            memory.append(learned, robot.features(trajectory), learn=not quarantined)
+            withheld = refuted and config.guard.mode == "alarm"
+            memory.append(learned, robot.features(trajectory), learn=not withheld)
             updates = 0 if trial <= config.warmup_trials else config.updates_per_step * len(trajectory)
             metrics = []
             for _ in range(updates):
