@@ -140,9 +140,14 @@ def silent_bars(title: str) -> Iterator[Ticker]:
     yield lambda done, total, note="": None
 
 
-def load_offline(run_root: Path, known: Known) -> Offline:
-    """The offline phase of a run; errors name the stage that is missing."""
-    reward, rule = load_reward(reward_folder(run_root))
+def load_offline(run_root: Path, known: Known, red_teamed: bool | None = None) -> Offline:
+    """The offline phase of a run; errors name the stage that is missing.
+
+    ``red_teamed`` asks for the one or the other reward model, for what was practised with it; None takes the present.
+    """
+    present = reward_folder(run_root)
+    scripted, attacked = run_root / "reward", run_root / "redteam" / "reward"
+    reward, rule = load_reward(present if red_teamed is None else attacked if red_teamed else scripted)
     return Offline(load_policy(run_root / "policy"), load_critic(run_root / "critic"), reward, rule, known)
 
 
@@ -341,7 +346,7 @@ def evaluate_stage(
             _about(practised.parent.name, recipe, settings["config"].get("validation", False)),
         )
     name = get_connector(connector).name
-    size = f"s{preset.evaluate.seed}-n{preset.evaluate.trials}"
+    size = f"s{preset.evaluate.seed}-n{preset.evaluate.trials}" + ("-redteam" if is_red_teamed(run_root) else "")
     out = run_root / "evaluations" / name / f"{who}-{size}.json"
     _evaluate(preset, connector, policy, offline, out, bars, name, about)
     return dict(_json(out))
@@ -349,10 +354,11 @@ def evaluate_stage(
 
 def report_stage(preset: Preset, run_root: Path, known: Known, folders: list[Path]) -> dict[str, Any]:
     """Write ``report.html`` and ``summary.json`` of the given practices."""
-    offline = load_offline(run_root, known)
-    limit = ControllerConfig().force_limit
+    present, limit = load_offline(run_root, known), ControllerConfig().force_limit
 
     def extras(record: PracticeRecord) -> Extras:
+        other = record.red_teamed != is_red_teamed(run_root)
+        offline = load_offline(run_root, known, record.red_teamed) if other else present
         trials = [trajectory for _, trajectory in (*record.first[:1], *record.last[-1:])]
         images = [image for trial in trials for image in (trial.image[len(trial) // 2], trial.image[-1])]
         return Extras(offline.reward, _saliency(offline, np.stack(images)) if images else (), limit)
