@@ -1,7 +1,8 @@
 """How many times faster an update of practice is from cached features than from pixels -> results/practice_update.json.
 
-Both sides do the same update of the same recipe at the desk preset's sizes: the pixel side draws images, augments
-them and runs the frozen convolutions; the cached side draws features. One thread, timed in turn, medians.
+Both sides do the same update of the same recipe with the networks and images of a preset: the pixel side draws
+images, augments them and runs the frozen convolutions; the cached side draws features. One thread, timed in turn,
+medians.
 
     python benchmarks/practice.py
 """
@@ -41,25 +42,14 @@ KNOWN = Known(("usb-a", "rj45", "din-5"), ("bnc",))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--presets", nargs="+", choices=("desk", "paper"), default=["desk", "paper"])
+    parser.add_argument("--repeats", type=int, default=40, help="updates timed each way; a quarter at paper size")
     parser.add_argument("--out", type=Path, default=Path("results/practice_update.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    preset = PRESETS["desk"]
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trajectories.sqlite"
-        collect(replace(preset, known=(*KNOWN.train, *KNOWN.validation), trajectories=12).collect(), path, workers=1)
-        with TrajectoryStore(path) as store:
-            offline = Offline(
-                PolicyNetwork(preset.policy.model, 3, len(KNOWN.train)).eval(),
-                CriticNetwork(preset.critic.model, 3).eval(),
-                RewardModel(RewardNetwork(preset.reward.model, len(KNOWN.train)), {}),
-                SuccessRule(),
-                KNOWN,
-            )
-            for recipe in ("iql", "ensemble"):
-                rows += [measure(recipe, batch, offline, store, arguments.repeats) for batch in (64, 128)]
+    for name in arguments.presets:
+        rows += measure_preset(name, arguments.repeats if name == "desk" else max(1, arguments.repeats // 4))
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     result = {
         "command": " ".join(["python", "benchmarks/practice.py", *sys.argv[1:]]),
@@ -71,6 +61,27 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(rows, indent=1))
+
+
+def measure_preset(name: str, repeats: int) -> list[dict[str, float | str]]:
+    """Rows of one preset, both recipes, two sizes of batch."""
+    preset = PRESETS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trajectories.sqlite"
+        collect(replace(preset, known=(*KNOWN.train, *KNOWN.validation), trajectories=12).collect(), path, workers=1)
+        with TrajectoryStore(path) as store:
+            offline = Offline(
+                PolicyNetwork(preset.policy.model, 3, len(KNOWN.train)).eval(),
+                CriticNetwork(preset.critic.model, 3).eval(),
+                RewardModel(RewardNetwork(preset.reward.model, len(KNOWN.train)), {}),
+                SuccessRule(),
+                KNOWN,
+            )
+            return [
+                {"preset": name} | measure(recipe, batch, offline, store, repeats)
+                for recipe in ("iql", "ensemble")
+                for batch in (64, 128)
+            ]
 
 
 def measure(recipe: str, batch: int, offline: Offline, store: TrajectoryStore, repeats: int) -> dict[str, float | str]:
