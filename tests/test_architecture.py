@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "online": {"types", "data", "algos"},
     "practice": {"types", "rollout", "judge", "guard", "trials", "data", "algos", "nets", "online"} | RUN,
     "collect": {"types", "provenance", "parallel", "rollout", "data", "sim"},
+    "cells": {"types", "seeds", "files", "rollout", "data", "sim"},
     "offline": {"types", "seeds", "judge", "data", "algos", "nets"} | RUN,
     "encoding": {"types", "data", "algos", "offline"} | RUN,
     "report": {"types", "stats", "nets", "data", "evaluate"} | RUN,
@@ -38,6 +39,7 @@ MAY_IMPORT = {
         "types",
         "seeds",
         "sim",
+        "cells",
         "data",
         "algos",
         "judge",
@@ -79,6 +81,7 @@ MAY_IMPORT = {
         "types",
         "stats",
         "sim",
+        "cells",
         "data",
         "algos",
         "evaluate",
@@ -116,7 +119,7 @@ MAY_IMPORT = {
     }
     | RUN,
 }
-LEAVES = {"__init__", "cli", "cli_data", "cli_tables", "cli_practice_tables", "cli_guard", "console"}
+LEAVES = {"__init__", "cli", "cli_data", "cli_tables", "cli_practice_tables", "cli_guard", "cli_cell", "console"}
 """May import anything; only the command line imports them."""
 NOT_IN_SIM = {"torch", "torchvision", "kornia"}
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -99,11 +100,8 @@ def test_each_connector_is_practised_from_places_of_its_own(tmp_path: Path, monk
     class Stop(Exception):
         pass
 
-    class Env:
+    class Env(gymnasium.Env[Any, Any]):
         action_scale = np.zeros(3)
-
-        def close(self) -> None:
-            pass
 
     def practice(config: Any, env: Any, learner: Any, judge: Any, features: Any, run: Any, rng: Any, **_: Any) -> None:
         drawn.append((learner, int(rng.integers(2**31))))
@@ -111,7 +109,7 @@ def test_each_connector_is_practised_from_places_of_its_own(tmp_path: Path, monk
 
     monkeypatch.setattr(pipeline, "make_learner", lambda config, offline, seed: seed)
     monkeypatch.setattr(pipeline, "offline_features", lambda *_: None)
-    monkeypatch.setattr(pipeline, "InsertionEnv", lambda *_, **__: Env())
+    monkeypatch.setattr(pipeline, "open_cell", lambda *_, **__: Env())
     monkeypatch.setattr(pipeline, "practice", practice)
     known: Any = type("Offline", (), {"known": KNOWN})
     held: Any = type("Store", (), {"shape": type("Shape", (), {"height": 32}), "metadata": {}})

@@ -10,3 +10,4 @@ import gymnasium as gym
 __version__ = "0.1.0"
 
 gym.register("lotj/Insertion-v0", entry_point="lotj.sim.env:InsertionEnv")
+gym.register("lotj/SerlInsertion-v0", entry_point="lotj.cells.serl:SerlInsertionEnv")

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lotj import cli_data, cli_practice_tables, cli_tables
+from lotj import cli_cell, cli_data, cli_practice_tables, cli_tables
 from lotj.console import bar, console, say
 from lotj.parallel import WorkerKilledError
 from lotj.presets import PRESETS, Preset, estimate, load_preset
@@ -99,6 +100,9 @@ def demo(
 def collect(
     run: Path | None = None,
     workers: int = CORES,
+    cell: Path | None = None,
+    connectors: tuple[str, ...] = (),
+    confirm: bool = True,
     preset: PresetChoice = PRESETS["desk"],  # type: ignore[valid-type]
 ) -> None:
     """Collect trajectories of known connectors with the scripted expert.
@@ -108,12 +112,20 @@ def collect(
     Args:
         run: run folder; runs/<preset> by default.
         workers: processes; as many as there are cores by default.
+        cell: collect on this cell of your own (``lotj cell new``) instead of in the simulator.
+        connectors: what is put into its clamp, one after the other; any names.
+        confirm: there, a person confirms that a connector is in place, and discards trials in which it slipped.
         preset: size of the job, with every setting.
     """
     from lotj import demo as job
 
     chosen: Preset = preset
+    if cell is not None:
+        chosen = cli_cell.imported(replace(chosen, robot=str(cell)), connectors)
     run_root = _claim(run or Path("runs") / chosen.name, chosen)
+    if cell is not None:
+        cli_cell.collect(run_root, cell, connectors, chosen, confirm)
+        return
     _print_estimate(chosen, workers)
     collected = job.collect_stage(chosen, run_root, workers, bar)
     lost = ", ".join(f"{name} {count}" for name, count in sorted(collected.dislodged.items())) or "none"
@@ -156,6 +168,7 @@ def practice(
     guard: Literal["off", "alarm", "gate"] | None = None,
     audit: bool = False,
     force: bool = False,
+    cell: Path | None = None,
 ) -> None:
     """Practise a connector that offline training never saw.
 
@@ -174,16 +187,18 @@ def practice(
             pauses when it becomes much; gate does not pay it and goes on; off is the paper's method.
         audit: label the trials that a paused practice quarantined: shows their frames, takes y or n.
         force: practise although the reward took blind presses beside the socket for successes.
+        cell: practise on this cell of your own (``lotj cell new``); the run's own by default.
     """
-    from dataclasses import replace
-
     from lotj import cli_guard
     from lotj import demo as job
+    from lotj.cells.safety import CellStoppedError
     from lotj.outcome import result as outcome_of
     from lotj.practice import PracticePaused
     from lotj.preflight import NotTrustedError
 
     preset = load_preset(run)
+    if cell is not None:
+        preset = replace(preset, robot=str(cell))
     known = preset.split()
     config = preset.practice
     changes = {k: v for k, v in {"trials": trials, "scenario": scenario}.items() if v is not None}
@@ -191,18 +206,23 @@ def practice(
     if guard is not None:
         inner = replace(inner, guard=replace(inner.guard, mode=guard))
     config = replace(config, practice=inner, recipe=recipe or config.recipe)
-    again = cli_guard.command(run, connector, guard, recipe, trials, scenario, seed, validation)
+    again = cli_guard.command(run, connector, guard, recipe, trials, scenario, seed, validation, cell)
     chosen_seed = preset.seed if seed is None else seed
     if audit:
-        cli_guard.audit(job.practice_dir(run, connector, config.recipe, reward, chosen_seed, inner.guard.mode))
+        mode = inner.guard.mode
+        cli_guard.audit(job.practice_dir(run, connector, config.recipe, reward, chosen_seed, mode, preset.robot))
         say(f"Next: {again}")
         return
     if reward == "ground-truth":
         console.print("[yellow]Diagnostic: practising with ground truth as the reward.[/]")
     try:
         out = job.practice_stage(
-            preset, run, known, connector, reward, bar, config, seed, validation, force, _print_preflight
+            preset, run, known, connector, reward, bar, config, seed, validation, force, _print_preflight, cli_cell.ask
         )
+    except CellStoppedError as stopped:
+        console.print(f"[yellow]Stopped: {escape(str(stopped))}[/]", soft_wrap=True)
+        say(f"Next: {again}")
+        raise SystemExit(3) from stopped
     except NotTrustedError as refused:
         console.print(f"[yellow]No-go: {escape(str(refused))}[/]", soft_wrap=True)
         say(f"Next: {again} --force   (better with --guard alarm), or train on connectors that look more like it")
@@ -256,7 +276,14 @@ def redteam(run: Path, trials: int = 40, seed: int = 0, workers: int = CORES) ->
     say(f"Next: lotj practice --run {run} --connector {preset.practise_on[0]}")
 
 
-def evaluate(run: Path, connector: str, trials: int = 20, seed: int = 1, practised: Path | None = None) -> None:
+def evaluate(
+    run: Path,
+    connector: str,
+    trials: int = 20,
+    seed: int = 1,
+    practised: Path | None = None,
+    cell: Path | None = None,
+) -> None:
     """Evaluate the offline policy, or a practised one against it on the same start states, by ground truth.
 
     Example: ``lotj evaluate --run runs/desk --connector rj45``
@@ -267,19 +294,20 @@ def evaluate(run: Path, connector: str, trials: int = 20, seed: int = 1, practis
         trials: in each scenario.
         seed: of the start states.
         practised: folder of a finished practice of this run, to evaluate what it learned.
+        cell: a cell of your own; the run's own by default.
     """
-    from dataclasses import replace
-
     from lotj import demo as job
     from lotj.evaluate import Evaluation, compare
 
     preset = load_preset(run)
+    if cell is not None:
+        preset = replace(preset, robot=str(cell))
     asked, known = replace(preset, evaluate=replace(preset.evaluate, trials=trials, seed=seed)), preset.split()
-    before = job.evaluate_stage(asked, run, known, connector, None, bar)
+    before = job.evaluate_stage(asked, run, known, connector, None, bar, cli_cell.ask)
     _print_evaluation(before, f"{connector}, offline policy, {trials} trials each")
     if practised is None:
         return
-    after = job.evaluate_stage(asked, run, known, connector, practised, bar)
+    after = job.evaluate_stage(asked, run, known, connector, practised, bar, cli_cell.ask)
     marks = _marks(after["policy"])
     _print_evaluation(after, f"{connector}, {practised.name}{marks}, {trials} trials each")
     table = Table(
@@ -316,6 +344,9 @@ COMMANDS: dict[str, Any] = {
     "connectors": cli_data.connectors,
     "connectors generate": cli_data.generate,
     "collect": collect,
+    "cell new": cli_cell.new,
+    "cell check": cli_cell.check,
+    "cell calibrate": cli_cell.calibrate,
     "data validate": cli_data.validate,
     "train": train,
     "redteam": redteam,
@@ -361,13 +392,15 @@ def _claim(run_root: Path, preset: Preset) -> Path:
     wanted = to_json(preset)
     if path.exists():
         held = json.loads(path.read_text(encoding="utf-8"))
-        # What is practised does not change what was trained: a run may go on to further connectors.
-        differing = [key for key in wanted if key != "practise_on" and held.get(key) != wanted[key]]
+        # What is practised does not change what was trained, and trajectories may be imported into any run.
+        later = ("practise_on", "imported")
+        differing = [key for key in wanted if key not in later and held.get(key) != wanted[key]]
         if differing:
             raise RunMismatchError(
                 f"{run_root} was begun with another {', '.join(differing)} (preset {held.get('name')!r}); "
                 "name that preset and its settings, or choose another folder"
             )
+        wanted["imported"] = list(dict.fromkeys([*held.get("imported", []), *wanted["imported"]]))
     run_root.mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)
     return run_root

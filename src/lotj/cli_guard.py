@@ -52,9 +52,10 @@ def command(
     scenario: str | None,
     seed: int | None,
     validation: bool,
+    cell: Path | None = None,
 ) -> str:
     """The command that continues a practice."""
-    options = {"guard": guard, "recipe": recipe, "trials": trials, "scenario": scenario, "seed": seed}
+    options = {"guard": guard, "recipe": recipe, "trials": trials, "scenario": scenario, "seed": seed, "cell": cell}
     words = ["lotj", "practice", "--run", str(run), "--connector", connector]
     for name, value in options.items():
         words += [f"--{name}", str(value)] if value is not None else []

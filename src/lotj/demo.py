@@ -14,6 +14,8 @@ import torch
 
 from lotj.algos.policy import ImagePolicy
 from lotj.algos.training import config_from
+from lotj.cells.adapter import Ask
+from lotj.cells.opening import honours_scenarios, identify, is_own_cell, robot_name, tells_success
 from lotj.checkpoint import load_state
 from lotj.collect import Collected, collect
 from lotj.data.store import TrajectoryStore
@@ -38,7 +40,6 @@ from lotj.report.html import Extras, write_report
 from lotj.report.records import PracticeRecord
 from lotj.report.saliency import SaliencyPanel, grad_cam
 from lotj.run import Run, read_metrics
-from lotj.sim.connectors import get_connector
 from lotj.sim.controller import ControllerConfig
 from lotj.trials import RewardSource
 
@@ -87,11 +88,14 @@ def store_path(run_root: Path) -> Path:
     return run_root / "data" / "trajectories.sqlite"
 
 
-def practice_dir(run_root: Path, connector: str, recipe: str, reward: str, seed: int, guard: str = "off") -> Path:
-    """The folder of one practice: ``<recipe>-<reward>[-redteam][-<guard>]-s<seed>``."""
+def practice_dir(
+    run_root: Path, connector: str, recipe: str, reward: str, seed: int, guard: str = "off", robot: str = ""
+) -> Path:
+    """The folder of one practice: ``<recipe>-<reward>[-redteam][-<guard>][-<own cell>]-s<seed>``."""
     marks = "-redteam" if reward == "learned" and is_red_teamed(run_root) else ""
     marks += "" if guard == "off" else f"-{guard}"
-    return run_root / "practice" / get_connector(connector).name / f"{recipe}-{reward}{marks}-s{seed}"
+    marks += f"-{robot_name(robot)}" if is_own_cell(robot) else ""
+    return run_root / "practice" / identify(connector, robot).name / f"{recipe}-{reward}{marks}-s{seed}"
 
 
 def collect_stage(preset: Preset, run_root: Path, workers: int, bars: Bars) -> Collected:
@@ -174,9 +178,9 @@ def practise_both(
     preset: Preset, run_root: Path, known: Known, connector: str, bars: Bars, answered: Answered = silent_answer
 ) -> list[Path]:
     """Practise with the learned reward and, beside it, the diagnostic with ground truth. Returns both folders."""
-    refuse_known(connector, known, preset.known)
+    refuse_known(connector, known, preset.known, robot=preset.robot)
     features_stage(preset, run_root, known, preset.practice, bars)
-    truth = practice_dir(run_root, connector, preset.practice.recipe, "ground-truth", preset.seed)
+    truth = practice_dir(run_root, connector, preset.practice.recipe, "ground-truth", preset.seed, robot=preset.robot)
     with beside(_practise_diagnostic, preset, run_root, known, connector) as diagnostic:
         learned = practice_stage(preset, run_root, known, connector, "learned", bars, force=True, answered=answered)
         with bars(f"practise {connector}, ground truth") as tick:
@@ -209,8 +213,11 @@ def practice_stage(
     allow_validation: bool = False,
     force: bool = False,
     answered: Answered = silent_answer,
+    ask: Ask | None = None,
 ) -> Path:
     """Ask whether the reward may be trusted, evaluate, practise, evaluate again.
+
+    A cell that has no way to know success is not evaluated.
 
     Args:
         preset: of the run.
@@ -224,6 +231,7 @@ def practice_stage(
         allow_validation: as for ``refuse_known``.
         force: practise even where the answer is no.
         answered: told the answer.
+        ask: asks a person about success, where the cell's file says so.
 
     Returns:
         The practice's folder; what is finished there is reused.
@@ -232,20 +240,21 @@ def practice_stage(
         NotTrustedError: the answer is no.
         PracticePaused: the guard's alarm.
     """
-    refuse_known(connector, known, preset.known, allow_validation=allow_validation)
+    refuse_known(connector, known, preset.known, robot=preset.robot, allow_validation=allow_validation)
     recipe, seed = recipe or preset.practice, preset.seed if seed is None else seed
     recipe = recipe.resolved(reward)
     offline = load_offline(run_root, known)
-    if reward == "learned" and recipe.preflight.presses:
+    if reward == "learned" and recipe.preflight.presses and honours_scenarios(preset.robot):
         answer = preflight_stage(preset, run_root, known, connector, recipe.preflight, seed)
         answered(answer)
         if not (answer["go"] or force):
             raise NotTrustedError(answer["reason"])
         offline = replace(offline, rule=SuccessRule(**answer["rule"]))
-    out = practice_dir(run_root, connector, recipe.recipe, reward, seed, recipe.practice.guard.mode)
+    out = practice_dir(run_root, connector, recipe.recipe, reward, seed, recipe.practice.guard.mode, preset.robot)
     places = Places(store_path(run_root), features_path(run_root, recipe), out)
     red_teamed = reward == "learned" and is_red_teamed(run_root)
-    practise_in(places, preset, offline, connector, recipe, seed, bars, allow_validation, red_teamed)
+    stop_file = run_root / "STOP"
+    practise_in(places, preset, offline, connector, recipe, seed, bars, allow_validation, red_teamed, ask, stop_file)
     return out
 
 
@@ -259,6 +268,8 @@ def practise_in(
     bars: Bars,
     allow_validation: bool = False,
     red_teamed: bool = False,
+    ask: Ask | None = None,
+    stop_file: Path | None = None,
 ) -> None:
     """Evaluate, practise, evaluate again, with networks and folders of the caller's choice.
 
@@ -272,19 +283,22 @@ def practise_in(
         bars: progress.
         allow_validation: as in ``refuse_known``.
         red_teamed: whether the reward model had learned from attacks, for the record.
+        ask: as in ``practice_stage``.
+        stop_file: an own cell stops as soon as it exists.
 
     Raises:
         PracticePaused: the guard's alarm.
     """
-    validation = refuse_known(connector, offline.known, preset.known, allow_validation=allow_validation)
-    out, name = places.out, get_connector(connector).name
+    robot = preset.robot
+    validation = refuse_known(connector, offline.known, preset.known, robot=robot, allow_validation=allow_validation)
+    out, name = places.out, identify(connector, robot).name
     config = {"connector": connector, "robot": preset.robot, "recipe": recipe, "rule": offline.rule}
     config["validation"] = validation
     config["red_teamed"] = red_teamed
     run = Run(out, "practice", config, seed)
     untaught = ImagePolicy(offline.policy)
     about = {**OFFLINE, "validation": validation}
-    _evaluate(preset, connector, untaught, offline, out / "evaluation-before.json", bars, f"{name} before", about)
+    _evaluate(preset, connector, untaught, offline, out / "evaluation-before.json", bars, f"{name} before", about, ask)
     encode_offline(preset, offline, recipe, places.store, places.features, bars)
     torch.set_num_threads(preset.threads)
     with TrajectoryStore(places.store) as store, bars(f"practise {name}, {recipe.practice.reward} reward") as tick:
@@ -300,17 +314,19 @@ def practise_in(
             progress=_told(tick, recipe.practice.trials),
             own=preset.known,
             allow_validation=allow_validation,
+            stop_file=stop_file,
         )
     about = _about(name, recipe, validation)
-    _evaluate(preset, connector, learner, offline, out / "evaluation-after.json", bars, f"{name} after", about)
+    _evaluate(preset, connector, learner, offline, out / "evaluation-after.json", bars, f"{name} after", about, ask)
 
 
 def preflight_stage(
     preset: Preset, run_root: Path, known: Known, connector: str, config: PreflightConfig, seed: int
 ) -> dict[str, Any]:
     """Ask whether the reward may be trusted on a connector; the answer is kept in the run folder, and reused."""
-    name = get_connector(connector).name
+    name = identify(connector, preset.robot).name
     marks = "-redteam" if is_red_teamed(run_root) else ""
+    marks += f"-{robot_name(preset.robot)}" if is_own_cell(preset.robot) else ""
     path = run_root / "preflight" / f"{name}{marks}-s{seed}-n{config.presses}.json"
     if not path.exists():
         torch.set_num_threads(preset.threads)
@@ -327,7 +343,13 @@ def preflight_stage(
 
 
 def evaluate_stage(
-    preset: Preset, run_root: Path, known: Known, connector: str, practised: Path | None, bars: Bars
+    preset: Preset,
+    run_root: Path,
+    known: Known,
+    connector: str,
+    practised: Path | None,
+    bars: Bars,
+    ask: Ask | None = None,
 ) -> dict[str, Any]:
     """Evaluate the offline policy, or the one that a practice in ``practised`` left. Returns the evaluation as JSON."""
     torch.set_num_threads(preset.threads)
@@ -345,10 +367,16 @@ def evaluate_stage(
             f"{practised.parent.name}-{practised.name}",
             _about(practised.parent.name, recipe, settings["config"].get("validation", False)),
         )
-    name = get_connector(connector).name
+    name = identify(connector, preset.robot).name
+    who += f"-{robot_name(preset.robot)}" if is_own_cell(preset.robot) else ""
     size = f"s{preset.evaluate.seed}-n{preset.evaluate.trials}" + ("-redteam" if is_red_teamed(run_root) else "")
     out = run_root / "evaluations" / name / f"{who}-{size}.json"
-    _evaluate(preset, connector, policy, offline, out, bars, name, about)
+    if not tells_success(preset.robot):
+        raise ValueError(
+            f"cell {preset.robot} does not say how success is known, so nothing can be evaluated: add [success] from "
+            'to its file; "ask" asks a person'
+        )
+    _evaluate(preset, connector, policy, offline, out, bars, name, about, ask)
     return dict(_json(out))
 
 
@@ -384,8 +412,9 @@ def _evaluate(
     bars: Bars,
     title: str,
     about: Mapping[str, Any],
+    ask: Ask | None = None,
 ) -> None:
-    if out.exists():
+    if out.exists() or not tells_success(preset.robot):
         return
     total = preset.evaluate.trials * len(preset.evaluate.scenarios)
     with bars(f"evaluate {title}") as tick:
@@ -395,7 +424,8 @@ def _evaluate(
             seen.append(trial.true)
             tick(len(seen), total, f"true success {sum(seen)}/{len(seen)}")
 
-        evaluate_policy(connector, preset.robot, policy, offline, preset.evaluate, preset.image_size, out, told, about)
+        size = preset.image_size
+        evaluate_policy(connector, preset.robot, policy, offline, preset.evaluate, size, out, told, about, ask)
 
 
 def _saliency(offline: Offline, images: Any) -> tuple[SaliencyPanel, ...]:

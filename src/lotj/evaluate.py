@@ -190,8 +190,7 @@ def evaluate(
     """
     results = []
     for scenario in config.scenarios:
-        env = make_env(scenario)
-        try:
+        with make_env(scenario) as env:
             for index in range(config.trials):
                 seed = trial_seed(config, scenario, index)
                 rng = policy_rng(seed)
@@ -200,8 +199,6 @@ def evaluate(
                 results.append(result)
                 if progress is not None:
                     progress(result, trajectory)
-        finally:
-            env.close()
     return Evaluation(config, tuple(results))
 
 

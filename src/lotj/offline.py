@@ -201,7 +201,7 @@ def calibrate(
         trajectories.append(replace(trajectory, image=trajectory.image[:0]))
     label = np.concatenate([t.privileged["success"] for t in trajectories]).astype(bool)
     connector = np.concatenate([[t.connector] * (len(t) + 1) for t in trajectories])
-    short = np.concatenate([t.privileged["tip_in_socket"][:, 2] for t in trajectories])
+    short = np.concatenate([_tip(t)[:, 2] for t in trajectories])
     flat = np.concatenate(logits)
     weight = _rebalanced(label, connector)
     model.logit_temperature = fit_logit_temperature(flat[weight], label[weight])
@@ -347,13 +347,19 @@ def _rebalanced(label: np.ndarray, connector: np.ndarray) -> np.ndarray:
 
 
 def _rate_beside(fired: np.ndarray, label: np.ndarray, trajectories: Sequence[Trajectory]) -> dict[str, int] | None:
-    """How often frames fire on which the plug is pressed beside the hole; None where forces were not recorded."""
-    if not all("force" in trajectory.privileged for trajectory in trajectories):
+    """How often frames fire on which the plug is pressed beside the hole; None where this was not recorded."""
+    if not all({"force", "tip_in_socket"} <= set(trajectory.privileged) for trajectory in trajectories):
         return None
-    tip = np.concatenate([trajectory.privileged["tip_in_socket"] for trajectory in trajectories])
+    tip = np.concatenate([_tip(trajectory) for trajectory in trajectories])
     force = np.concatenate([trajectory.privileged["force"] for trajectory in trajectories])
     here = pressed_beside(label, tip, force)
     return {"frames": int(here.sum()), "fired": int(fired[here].sum())}
+
+
+def _tip(trajectory: Trajectory) -> np.ndarray:
+    """(T + 1, 3) m, NaN where the cell does not know it."""
+    known = trajectory.privileged.get("tip_in_socket")
+    return np.full((len(trajectory) + 1, 3), np.nan, np.float32) if known is None else np.asarray(known)
 
 
 def _rates_by_distance(fired: np.ndarray, label: np.ndarray, short: np.ndarray) -> list[dict[str, float | int]]:

@@ -26,7 +26,8 @@ def result(preset: Preset, run_root: Path, folders: list[Path], seconds: dict[st
 
 
 def practice_outcome(folder: Path) -> dict[str, Any]:
-    """What one practice came to: whose it is, and counts before and after in each scenario."""
+    """What one practice came to: whose it is, and counts before and after in each scenario; none where the cell has no
+    ground truth."""
     before, after = (_read(folder / f"evaluation-{side}.json") for side in ("before", "after"))
     run = _json(folder / "config.json")
     return {
@@ -39,19 +40,8 @@ def practice_outcome(folder: Path) -> dict[str, Any]:
         "red_teamed": run["config"].get("red_teamed", False),
         "guard": run["config"]["recipe"]["practice"].get("guard", {}).get("mode", "off"),
         "practice": _json(folder / "done.json"),
-        "scenarios": {
-            row.scenario: {
-                "offline_true": [row.before.successes, row.before.trials],
-                "offline_judged": before.count(row.scenario, "judged"),
-                "offline_rewarded": before.count(row.scenario, "rewarded"),
-                "online_true": [row.after.successes, row.after.trials],
-                "online_judged": after.count(row.scenario, "judged"),
-                "online_rewarded": after.count(row.scenario, "rewarded"),
-                "p_value": row.p_value,
-            }
-            for row in compare(before, after)
-        },
-        "both_scenarios": _pooled(before, after),
+        "scenarios": {} if before is None or after is None else _scenarios(before, after),
+        "both_scenarios": None if before is None or after is None else _pooled(before, after),
     }
 
 
@@ -75,6 +65,22 @@ class Clock:
         write_json(self._path, self.seconds)
 
 
+def _scenarios(before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    """Counts of each scenario, and Barnard's exact test."""
+    return {
+        row.scenario: {
+            "offline_true": [row.before.successes, row.before.trials],
+            "offline_judged": before.count(row.scenario, "judged"),
+            "offline_rewarded": before.count(row.scenario, "rewarded"),
+            "online_true": [row.after.successes, row.after.trials],
+            "online_judged": after.count(row.scenario, "judged"),
+            "online_rewarded": after.count(row.scenario, "rewarded"),
+            "p_value": row.p_value,
+        }
+        for row in compare(before, after)
+    }
+
+
 def _pooled(before: Evaluation, after: Evaluation) -> dict[str, Any]:
     """Both scenarios together, and Barnard's exact test for a rise."""
     old, new = (sum(trial.true for trial in side.trials) for side in (before, after))
@@ -83,8 +89,8 @@ def _pooled(before: Evaluation, after: Evaluation) -> dict[str, Any]:
     return {"offline_true": [old, sizes[0]], "online_true": [new, sizes[1]], "p_value": p_value}
 
 
-def _read(path: Path) -> Evaluation:
-    return Evaluation.from_json(_json(path))
+def _read(path: Path) -> Evaluation | None:
+    return Evaluation.from_json(_json(path)) if path.exists() else None
 
 
 def _json(path: Path) -> Any:

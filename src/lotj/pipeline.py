@@ -20,6 +20,8 @@ from lotj.algos.iql_practice import IqlPractice, IqlPracticeConfig
 from lotj.algos.learner import Learner
 from lotj.algos.policy import PolicyNetwork
 from lotj.algos.reward import RewardModel
+from lotj.cells.adapter import Ask
+from lotj.cells.opening import identify, open_cell
 from lotj.data.store import TrajectoryStore
 from lotj.encoding import FeatureConfig, offline_features
 from lotj.evaluate import EvaluateConfig, Evaluation, evaluate
@@ -33,10 +35,12 @@ from lotj.run import Run
 from lotj.seeds import stream_seed
 from lotj.sim.connectors import Connector, get_connector, load_catalogue
 from lotj.sim.distance import barred_from_training
-from lotj.sim.env import InsertionEnv
 from lotj.trials import RewardSource, TrialRecord
 
 Recipe = Literal["ensemble", "iql"]
+
+IMPORTED = "imported.toml"
+"""Stands for the cell that imported trajectories came from: their connectors need no description."""
 
 ONLINE_FRACTION: Mapping[Recipe, float] = {"ensemble": 0.5, "iql": 0.25}
 """Share of online transitions in a batch: the paper's 25%; the half of RLPD with which ``ensemble`` won."""
@@ -129,13 +133,16 @@ def split_by_group(connectors: Sequence[Connector], validation: int) -> Known:
     return _split(connectors, set(groups[len(groups) - validation :]))
 
 
-def refuse_known(connector: str, known: Known, own: Sequence[str] = (), *, allow_validation: bool = False) -> bool:
+def refuse_known(
+    connector: str, known: Known, own: Sequence[str] = (), *, robot: str = "", allow_validation: bool = False
+) -> bool:
     """A connector to practise must be novel: offline training knew neither it nor a connector of its group.
 
     Args:
         connector: a name of the catalogue or a TOML file.
         known: the split.
         own: names and TOML files that the split was made of (``Preset.known``); the catalogue does not have the latter.
+        robot: the cell; on an own cell a connector needs no description.
         allow_validation: let a connector pass that validation alone has seen: thresholds and rules were chosen on it,
             which makes it fit for choosing recipes and unfit for claims.
 
@@ -145,11 +152,12 @@ def refuse_known(connector: str, known: Known, own: Sequence[str] = (), *, allow
     Raises:
         ValueError: it is not novel; says which known connector it shares a name or a group with.
     """
-    chosen = get_connector(connector)
+    chosen = identify(connector, robot)
     described = {other.name: other for other in map(get_connector, own)}
 
     def alike(names: Sequence[str]) -> list[str]:
-        others = [described.get(name) or get_connector(name) for name in names]
+        # What is known by its data alone has no group but its name.
+        others = [described.get(name) or identify(name, IMPORTED) for name in names]
         return [o.name for o in others if o.name == chosen.name or o.group == chosen.group]
 
     trained, validated = alike(known.train), alike(known.validation)
@@ -196,14 +204,25 @@ def practise(
     progress: Callable[[TrialRecord], None] | None = None,
     own: Sequence[str] = (),
     allow_validation: bool = False,
+    stop_file: Path | None = None,
 ) -> Learner:
     """Practise one connector (Sec. V-C) in the run's folder; continues or reuses what is there. Returns the learner.
 
     ``own`` and ``allow_validation`` are those of ``refuse_known``.
     """
-    validation = refuse_known(connector, offline.known, own, allow_validation=allow_validation)
+    validation = refuse_known(connector, offline.known, own, robot=robot, allow_validation=allow_validation)
     return practise_unchecked(
-        connector, robot, config, offline, store, run, seed, cache=cache, progress=progress, validation=validation
+        connector,
+        robot,
+        config,
+        offline,
+        store,
+        run,
+        seed,
+        cache=cache,
+        progress=progress,
+        validation=validation,
+        stop_file=stop_file,
     )
 
 
@@ -219,9 +238,10 @@ def practise_unchecked(
     cache: Path | None = None,
     progress: Callable[[TrialRecord], None] | None = None,
     validation: bool = False,
+    stop_file: Path | None = None,
 ) -> Learner:
     """``practise`` of any connector, known ones too: for red-teaming and diagnosis, never for a claim."""
-    name = get_connector(connector).name
+    name = identify(connector, robot).name
     learner = make_learner(config, offline, stream_seed(seed, name, "learner"))
     features = offline_features(learner, config.features, store, offline.known, cache)
     if run.is_done():
@@ -229,17 +249,17 @@ def practise_unchecked(
         assert state is not None
         learner.load_state_dict(state["learner"])
         return learner
-    env = InsertionEnv(connector, robot, image_size=store.shape.height)
     settings = config.resolved(config.practice.reward).practice
     judge = Judge(offline.reward, offline.rule) if settings.reward == "learned" else None
-    try:
+    ledger = run.out_dir / "contact.json"
+    with open_cell(
+        connector, robot, image_size=store.shape.height, purpose="practise", stop_file=stop_file, ledger=ledger
+    ) as env:
         _refuse_other_scale(store, env)
         run.start()
         # The same for all recipes and rewards, so that they meet the same start states; another for each connector.
         rng = np.random.default_rng(stream_seed(seed, name, "practice"))
         result = practice(settings, env, learner, judge, features, run, rng, progress=progress)
-    finally:
-        env.close()
     run.finish({**result.summary(), "validation": validation})
     return learner
 
@@ -264,20 +284,18 @@ def check_reward(
         store: pictures of the known connectors.
         seed: of the run.
     """
-    env = InsertionEnv(connector, robot, "II", image_size=store.shape.height)
-    try:
-        return preflight(
+    with open_cell(connector, robot, "II", image_size=store.shape.height, purpose="practise") as env:
+        answer = preflight(
             config,
             env,
             offline.reward,
             offline.rule,
             candidates,
-            stream_seed(seed, get_connector(connector).name, "preflight"),
+            stream_seed(seed, identify(connector, robot).name, "preflight"),
             _looks(offline, store) if config.presses else None,
             offline.reward.feature,
         )
-    finally:
-        env.close()
+    return answer
 
 
 def _looks(offline: Offline, store: TrajectoryStore, images: int = 12) -> dict[str, tuple[str, NDArray[np.float32]]]:
@@ -301,15 +319,17 @@ def evaluate_policy(
     out: Path | None = None,
     progress: Callable[..., None] | None = None,
     about: Mapping[str, Any] | None = None,
+    ask: Ask | None = None,
 ) -> Evaluation:
     """Evaluate a policy or learner on one connector by ground truth, with the reward model watching.
 
-    It is written to ``out`` with ``about``, which says whose policy this is, under ``policy``.
+    It is written to ``out`` with ``about``, which says whose policy this is, under ``policy``. ``ask`` is asked where
+    the cell has no other way to know success.
     """
-    name = get_connector(connector).name
+    name = identify(connector, robot).name
     result = evaluate(
         replace(config, connector=name),
-        lambda scenario: InsertionEnv(connector, robot, scenario, image_size=image_size),  # type: ignore[arg-type]
+        lambda scenario: open_cell(connector, robot, scenario, image_size=image_size, purpose="evaluate", ask=ask),
         policy,
         Judge(offline.reward, offline.rule),
         progress,
@@ -320,7 +340,7 @@ def evaluate_policy(
     return result
 
 
-def _refuse_other_scale(store: TrajectoryStore, env: InsertionEnv) -> None:
+def _refuse_other_scale(store: TrajectoryStore, env: Any) -> None:
     """A policy's actions mean what they meant in its data: metres for an action of 1."""
     wanted, now = store.metadata.get("action_scale"), env.action_scale.tolist()
     if wanted is not None and wanted != now:
@@ -328,6 +348,16 @@ def _refuse_other_scale(store: TrajectoryStore, env: InsertionEnv) -> None:
             f"{store.path} was collected with {wanted} m for an action of 1, this cell moves {now}: "
             "collect and train anew for this cell, or give it the scale of the data"
         )
+
+
+def split_by_name(names: Sequence[str], validation: int) -> Known:
+    """Split connectors known by their data alone: the last ``validation`` of them stand aside.
+
+    Raises:
+        ValueError: fewer than two connectors are left to train on.
+    """
+    count = len(names) - validation
+    return Known(tuple(names[:count]), tuple(names[count:]))
 
 
 def _split(connectors: Sequence[Connector], aside: set[str]) -> Known:

@@ -20,7 +20,7 @@ from lotj.evaluate import EvaluateConfig
 from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
 from lotj.offline import CriticStage, Known, PolicyStage, RewardStage
-from lotj.pipeline import RecipeConfig, known_connectors, split_by_group
+from lotj.pipeline import RecipeConfig, known_connectors, split_by_group, split_by_name
 from lotj.practice import PracticeConfig
 from lotj.sim.connectors import get_connector
 
@@ -66,6 +66,8 @@ class Preset:
     """Connectors to know, drawn from all families; variants of the four test connectors are never among them."""
     known: tuple[str, ...] = ()
     """Connectors to know by name or TOML file, instead of drawing ``connectors`` of them."""
+    imported: tuple[str, ...] = ()
+    """Connectors known by trajectories from elsewhere (another cell, a data set, practice): any names."""
     validation: int = 5
     """Groups of them that are kept out of training."""
     trajectories: int = 60
@@ -116,13 +118,18 @@ class Preset:
 
     def split(self) -> Known:
         """Which connectors are trained on and which are kept for validation."""
+        if not self.known and not self.connectors:
+            return split_by_name(self.imported, self.validation)
         if self.known:
-            return split_by_group([get_connector(name) for name in self.known], self.validation)
-        return known_connectors(self.connectors, self.validation)
+            own = split_by_group([get_connector(name) for name in self.known], self.validation)
+        else:
+            own = known_connectors(self.connectors, self.validation)
+        added = tuple(name for name in self.imported if name not in own.train + own.validation)
+        return Known((*own.train, *added), own.validation)
 
     def collect(self) -> CollectConfig:
         """The collection of this preset. Connectors that are named need not be enough to split."""
-        drawn = None if self.known else self.split()
+        drawn = None if self.known or not self.connectors else known_connectors(self.connectors, self.validation)
         return CollectConfig(
             connectors=self.known if drawn is None else (*drawn.train, *drawn.validation),
             trajectories=self.trajectories,

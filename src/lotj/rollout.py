@@ -49,7 +49,9 @@ def rollout(
     ``image[t + 1]``, and the trial ends there. Without one, both come from the environment. Ground truth
     (``info["privileged/..."]``) is recorded in ``Trajectory.privileged``; neither policy nor judge is given it.
     ``info["dislodged"]`` ends the trial as truncated and is recorded there too, as ``dislodged`` (T + 1,) bool,
-    since a trajectory has no other place for it.
+    since a trajectory has no other place for it. Where a person took over, ``info["executed_action"]`` (A,) is
+    recorded in place of the policy's action, and ``intervention`` (T + 1,) bool says on the way to which images.
+    ``info["sent_action"]`` (A,), what a safety layer let through, is recorded in its place as well.
 
     Args:
         env: observations are ``{"image": (H, W, 3) uint8[, "state": (S,) float32]}``, actions (A,) in [-1, 1];
@@ -89,7 +91,7 @@ def rollout(
             reward = float(terminated)
         observations.append(observation)
         infos.append(info)
-        actions.append(action)
+        actions.append(_checked(info.get("executed_action", info.get("sent_action", action)), env))
         rewards.append(float(reward))
         if on_step is not None:
             on_step(len(actions) - 1, observation, action)
@@ -124,8 +126,8 @@ def _checked(action: NDArray[np.float32], env: gymnasium.Env[Any, Any]) -> NDArr
     action = np.asarray(action, dtype=np.float32)
     if action.shape != env.action_space.shape or not np.isfinite(action).all():
         raise ValueError(
-            f"policy returned action {action} of shape {action.shape}; "
-            f"expected finite numbers of shape {env.action_space.shape}"
+            f"action {action} of shape {action.shape}; "
+            f"expected finite numbers of shape {env.action_space.shape}, from the policy or from a person who took over"
         )
     return np.clip(action, -1.0, 1.0)
 
@@ -153,4 +155,6 @@ def _ground_truth(infos: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
         if name in infos[-1]:
             first = infos[0].get(name, np.zeros_like(infos[-1][name]))
             recorded[key] = np.stack([np.asarray(first), *(np.asarray(info[name]) for info in infos[1:])])
+    if any("executed_action" in info for info in infos):
+        recorded["intervention"] = np.array(["executed_action" in info for info in infos])
     return recorded

@@ -183,12 +183,12 @@ class TransitionDataset:
         near, beside = np.zeros_like(self.frame_label), np.zeros_like(self.frame_label)
         if sampling.near_share is None and sampling.beside_share is None:
             return near, beside
-        tip = self.store.privileged("tip_in_socket")[self._stored_frame]
+        tip = self.store.measured("tip_in_socket", 3)[self._stored_frame]
         on_axis = np.linalg.norm(tip[:, :2], axis=1) <= sampling.near_lateral
         if sampling.near_share is not None:
             near = ~self.frame_label & (tip[:, 2] <= sampling.near_depth) & on_axis
         if sampling.beside_share is not None:
-            force = self.store.privileged("force")[self._stored_frame]
+            force = self.store.measured("force", 1)[self._stored_frame, 0]
             beside = pressed_beside(self.frame_label, tip, force, sampling)
         return near, beside
 

@@ -308,6 +308,20 @@ class TrajectoryStore:
             self._small[name] = np.concatenate([_array(*row) for row in rows])
         return self._small[name]
 
+    def measured(self, key: str, size: int) -> NDArray[np.float32]:
+        """Ground truth (frames, ``size``) of all trajectories, end to end, NaN where a trajectory has none: other
+        people's cells do not know everything that the simulator knows."""
+        name = f"measured/{key}"
+        if name not in self._small:
+            found = np.full((int(self.index.length.sum()) + len(self), size), np.nan, np.float32)
+            statement = "SELECT trajectory, dtype, shape, data FROM privileged WHERE key = ? AND trajectory <= ?"
+            for trajectory, *array in self._connection.execute(statement, (key, len(self))):
+                start = int(self.index.frame_offset[trajectory - 1])
+                value = np.asarray(_array(*array), np.float32)
+                found[start : start + len(value)] = value.reshape(len(value), size)
+            self._small[name] = found
+        return self._small[name]
+
     @property
     def _connection(self) -> sqlite3.Connection:
         if self._database is None:

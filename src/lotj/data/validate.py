@@ -130,7 +130,8 @@ def gallery(path: str | os.PathLike[str], out_png: str | os.PathLike[str], per_c
     """Draw a contact sheet: for each connector its successes (green) and failures (red), the hardest to tell first.
 
     Hardest are the failures whose tip is closest to full insertion and the successes whose tip is farthest from it; at
-    most one frame of a trajectory in each class. A caption gives the missing depth and the lateral offset in mm.
+    most one frame of a trajectory in each class. A caption gives the missing depth and the lateral offset in mm, where
+    the cell knows them.
 
     Args:
         path: The store's file.
@@ -138,11 +139,11 @@ def gallery(path: str | os.PathLike[str], out_png: str | os.PathLike[str], per_c
         per_class: Images of each class in a row.
 
     Raises:
-        KeyError: ``success`` or ``tip_in_socket`` was not recorded.
+        KeyError: ``success`` was not recorded.
     """
     with TrajectoryStore(path) as store:
         index = store.index
-        label, tip = store.privileged("success").astype(bool), store.privileged("tip_in_socket")
+        label, tip = store.privileged("success").astype(bool), store.measured("tip_in_socket", 3)
         trajectory = np.repeat(np.arange(len(index)), index.length + 1)
         step = np.arange(len(trajectory)) - index.frame_offset[trajectory]
         distance = np.linalg.norm(tip, axis=1)
@@ -159,7 +160,8 @@ def gallery(path: str | os.PathLike[str], out_png: str | os.PathLike[str], per_c
                 for column, frame in enumerate(frames.tolist()):
                     image = store.read_images(trajectory[frame], step[frame])[0]
                     depth, lateral = 1e3 * tip[frame, 2], 1e3 * np.hypot(*tip[frame, :2])
-                    caption = f"{depth:+.1f} | {lateral:.1f} mm  {index.source[trajectory[frame]]}"
+                    where = "" if np.isnan(depth) else f"{depth:+.1f} | {lateral:.1f} mm  "
+                    caption = f"{where}{index.source[trajectory[frame]]}"
                     sheet.tile(row, side * per_class + column, image, caption, positive)
     sheet.picture.save(out_png)
 

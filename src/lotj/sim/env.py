@@ -160,6 +160,11 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         tip = self.tip_in_socket
         return bool(tip[2] <= SUCCESS_DEPTH and np.hypot(tip[0], tip[1]) <= SUCCESS_LATERAL)
 
+    @property
+    def wrench(self) -> NDArray[np.float64]:
+        """(6,) N and N m in the base frame: what the wrist's sensor feels of the plug on the fingers."""
+        return self._grasp.wrench()
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

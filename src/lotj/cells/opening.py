@@ -1,0 +1,121 @@
+"""One way to open any cell: ours by its name (``sawyer-a``), anybody's by its file (``cell.toml``)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import gymnasium
+
+from lotj.cells.adapter import Ask, CellEnv, cell_folder, make_env
+from lotj.cells.calibration import load_calibration
+from lotj.cells.safety import SafeCell
+from lotj.cells.spec import load_cell
+from lotj.sim.connectors import ConnectorError, get_connector
+from lotj.sim.env import InsertionEnv
+
+Purpose = Literal["collect", "practise", "evaluate"]
+"""Who may see ground truth: collection is paid by it, evaluation and reports read it, practice learns without."""
+
+
+class Identity(NamedTuple):
+    """What a connector is called, and which others are the same thing for training."""
+
+    name: str
+    group: str
+
+
+def is_own_cell(robot: str) -> bool:
+    """Whether a robot is somebody's own, described by a file, and not one of the simulator."""
+    return robot.endswith(".toml")
+
+
+def robot_name(robot: str) -> str:
+    """What its trajectories are stored under."""
+    return load_cell(Path(robot)).name if is_own_cell(robot) else robot
+
+
+def identify(connector: str, robot: str = "") -> Identity:
+    """A connector's name and group. In a cell of one's own any name will do: nothing of it needs to be described.
+
+    Args:
+        connector: a name of the catalogue, a TOML file, or on an own cell a new name.
+        robot: the cell.
+
+    Raises:
+        ConnectorError: it is none of these.
+    """
+    try:
+        known = get_connector(connector)
+    except ConnectorError:
+        if is_own_cell(robot) and re.fullmatch(r"[a-z0-9][a-z0-9._-]*", connector) and not connector.endswith(".toml"):
+            return Identity(connector, connector)
+        raise
+    return Identity(known.name, known.group)
+
+
+def tells_success(robot: str) -> bool:
+    """Whether the cell has ground truth to evaluate by."""
+    return not is_own_cell(robot) or load_cell(Path(robot)).success is not None
+
+
+def honours_scenarios(robot: str) -> bool:
+    """Whether trials can be made to start 10-20 mm beside the socket, which blind presses need."""
+    return not is_own_cell(robot) or load_cell(Path(robot)).scenarios
+
+
+def open_cell(
+    connector: str,
+    robot: str,
+    scenario: str | None = None,
+    *,
+    image_size: int,
+    purpose: Purpose,
+    ask: Ask | None = None,
+    stop_file: Path | None = None,
+    ledger: Path | None = None,
+) -> gymnasium.Env[Any, Any]:
+    """Open a cell with a connector in it. Use it in a ``with`` statement: an own cell is then left in a safe pose.
+
+    Args:
+        connector: as for ``identify``.
+        robot: ``sawyer-a``, ``sawyer-b`` or a cell's file.
+        scenario: where trials start that do not say otherwise.
+        image_size: H = W in px.
+        purpose: who asks.
+        ask: asks a person about success, where the cell knows no other way.
+        stop_file: an own cell stops as soon as it exists.
+        ledger: where the contact of a whole practice on an own cell is kept.
+
+    Raises:
+        CellSpecError: the cell's file does not declare what is needed.
+        ConnectorError: there is no such connector.
+    """
+    if not is_own_cell(robot):
+        return InsertionEnv(
+            connector,
+            robot,
+            scenario or "I",  # type: ignore[arg-type]
+            image_size=image_size,
+            ground_truth=purpose == "collect",
+        )
+    path = Path(robot)
+    spec = load_cell(path)
+    name = identify(connector, robot).name
+    truth = spec.success is not None and (purpose != "practise" or spec.success != "ask")
+    calibration = load_calibration(cell_folder(path), name)
+    if purpose == "practise" and spec.success == "pose" and calibration is None:
+        truth = False
+    cell = CellEnv(
+        spec,
+        name,
+        env=make_env(spec, connector),
+        image_size=image_size,
+        scenario=scenario,
+        truth=truth,
+        ground_truth=purpose == "collect",
+        calibration=calibration,
+        ask=ask,
+    )
+    return SafeCell(cell, stop_file, ledger)

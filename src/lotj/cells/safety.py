@@ -1,0 +1,314 @@
+"""What stands between any policy and a cell. No action reaches the robot but through ``SafeCell.step``.
+
+Each step: stop if asked to; refuse what is not finite; shorten the step; keep the target in the workspace box; look at
+force and torque before and after, and back off above their limits; count the contact; look whether the camera still
+sees. After each trial the plug is pulled out along the axis before anything else moves.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from lotj.cells.adapter import CellEnv, Reading
+from lotj.files import write_json
+
+
+class CellStoppedError(RuntimeError):
+    """The robot was stopped and waits in a safe pose; what was practised is saved, and repeating continues."""
+
+
+class JammedError(CellStoppedError):
+    """The plug could not be pulled out."""
+
+
+class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A cell that holds any policy to its declared limits.
+
+    ``info["safety"]`` says why a trial was cut off, where it was. ``info["contact_impulse"]`` is the contact of the
+    trial so far in N s.
+
+    Args:
+        cell: the cell; its file must declare the whole contract.
+        stop_file: the robot stops as soon as this file exists.
+        ledger: where the contact of the whole practice is kept, so that a restart does not forget it.
+
+    Raises:
+        CellSpecError: a limit is not declared.
+    """
+
+    def __init__(self, cell: CellEnv, stop_file: Path | None = None, ledger: Path | None = None) -> None:
+        cell.config.require_contract()
+        super().__init__(cell)
+        self.cell, self.config = cell, cell.config
+        self._stop_file, self._ledger = stop_file, ledger
+        self._low, self._high = np.array(self.config.workspace_low), np.array(self.config.workspace_high)
+        assert self.config.metres_per_unit is not None and self.config.rate_hz is not None
+        self._metres, self._period = self.config.metres_per_unit, 1 / self.config.rate_hz
+        self._reading: Reading | None = None
+        self._fresh = _Freshness(self.config.stale_images)
+        self._trial_impulse = 0.0
+        self._practice_impulse = 0.0 if ledger is None or not ledger.exists() else float(_load(ledger)["impulse"])
+        self._asked_to_stop = False
+        self._moved = False
+        self._handlers: dict[int, Any] = {}
+
+    @property
+    def reading(self) -> Reading:
+        """What the robot felt last."""
+        assert self._reading is not None
+        return self._reading
+
+    @property
+    def action_scale(self) -> NDArray[np.float64]:
+        """(3,) m for an action of 1."""
+        return self.cell.action_scale
+
+    @property
+    def connector(self) -> str:
+        """What is in the clamp."""
+        return self.cell.connector
+
+    @property
+    def robot(self) -> str:
+        """The cell's name."""
+        return self.cell.robot
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Pull out, let the environment go to its start, and look whether all is well there.
+
+        Raises:
+            CellStoppedError: somebody asked for it, or the robot starts outside its limits.
+            JammedError: the plug could not be pulled out.
+        """
+        self._obey()
+        if self._moved and self.config.retract:
+            self.extract()
+        self._keep_ledger()
+        self._trial_impulse = 0.0
+        self._fresh = _Freshness(self.config.stale_images)
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._reading = self._checked(info["reading"])
+        position = self._reading.position
+        if not (np.all(position >= self._low - 1e-3) and np.all(position <= self._high + 1e-3)):
+            self._stop(
+                f"{self.robot} starts at {_mm(position)} mm, outside of its workspace {_mm(self._low)} to "
+                f"{_mm(self._high)} mm; correct its reset pose or [limits] in its file"
+            )
+        excess = self._excess(self._reading)
+        if excess:
+            self._stop(
+                f"{self.robot} feels {excess} before it has moved; is the plug jammed, or the sensor not zeroed?"
+            )
+        self._moved = False
+        return observation, info
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Carry out what of an action is within the limits.
+
+        Raises:
+            CellStoppedError: somebody asked for it, a sensor or the camera failed, or the budget is spent.
+            ValueError: the action is not three finite numbers.
+        """
+        self._obey()
+        if self._reading is None:
+            raise CellStoppedError("step before reset: the robot's pose is not known; call reset first")
+        allowed = self.limit(action, self._reading)
+        self._moved = True
+        observation, reward, terminated, truncated, info = self._send(allowed)
+        reading = self._reading
+        self._count_contact(reading)
+        info["contact_impulse"], info["sent_action"] = self._trial_impulse, allowed
+        if not self._fresh.saw(self.cell.raw_image):
+            self._stop(
+                f"{self.robot}: the camera gave {self.config.stale_images} identical pictures in a row while the robot "
+                "was commanded; it is frozen. Restart it, then repeat"
+            )
+        why = self._excess(reading)
+        if not why and self._trial_impulse > self.config.trial_impulse:
+            why = f"{self._trial_impulse:.0f} N s of contact in this trial (limit {self.config.trial_impulse:g})"
+        if why:
+            info["safety"] = why
+            truncated = True
+            self._back_off()
+        if self._practice_impulse > self.config.practice_impulse:
+            self._keep_ledger()
+            self._stop(
+                f"{self.robot}: {self._practice_impulse:.0f} N s of contact in this practice, the budget is "
+                f"{self.config.practice_impulse:g}. Look at plug and socket; raise [limits] practice_impulse to go on"
+            )
+        return observation, reward, terminated, truncated, info
+
+    def limit(self, action: Any, reading: Reading) -> NDArray[np.float32]:
+        """The action (3,) that may be carried out in place of this one, at this pose."""
+        wanted = np.asarray(action, np.float64)
+        if wanted.shape != (3,) or not np.isfinite(wanted).all():
+            raise ValueError(f"a cell's action must be three finite numbers, got {action!r}")
+        metres = np.clip(wanted, -1, 1) * self._metres
+        length = float(np.linalg.norm(metres))
+        if length > self.config.longest_step:
+            metres *= self.config.longest_step / length
+        here = reading.position
+        # From outside of the box only the way back is open.
+        low, high = np.minimum(self._low, here), np.maximum(self._high, here)
+        metres = np.clip(here + metres, low, high) - here
+        if self._excess(reading):
+            metres = np.array([0.0, 0.0, max(0.0, metres[2])])
+        return (metres / self._metres).astype(np.float32)
+
+    def extract(self) -> None:
+        """Pull the plug out along +z, straight, within the force limit.
+
+        Raises:
+            JammedError: it does not come.
+        """
+        assert self._reading is not None
+        start = float(self._reading.position[2])
+        goal = min(start + self.config.retract_height, float(self._high[2]))
+        best, without_progress = start, 0
+        for _ in range(self.config.retract_steps):
+            if self._reading.position[2] >= goal - 5e-4:
+                return
+            self._obey()
+            up = min(1.0, (goal - float(self._reading.position[2])) / self._metres)
+            self._send(np.array([0.0, 0.0, up], np.float32))
+            height = float(self._reading.position[2])
+            without_progress = 0 if height > best + 1e-4 else without_progress + 1
+            best = max(best, height)
+            if without_progress >= 5:
+                break
+        if self._reading.position[2] >= goal - 2e-3:
+            return
+        raise JammedError(
+            f"{self.robot} pulled, but the plug came only {1e3 * (best - start):.1f} of {1e3 * (goal - start):.1f} mm "
+            f"(force {np.linalg.norm(self._reading.force):.1f} N). Free it by hand, then repeat the same command: "
+            "practice continues from the last trial"
+        )
+
+    def safe_pose(self) -> None:
+        """Go straight up to the top of the workspace, as far as the robot obeys; never raises."""
+        with suppress(Exception):
+            for _ in range(self.config.retract_steps):
+                if self._reading is None or self._reading.position[2] >= self._high[2] - 5e-4:
+                    return
+                before = float(self._reading.position[2])
+                up = min(1.0, (float(self._high[2]) - before) / self._metres)
+                self._send(np.array([0.0, 0.0, up], np.float32))
+                if self._reading.position[2] <= before + 1e-5:
+                    return
+
+    def __enter__(self) -> SafeCell:
+        """Inside, Ctrl-C and SIGTERM end the trial in a safe pose, a second Ctrl-C at once."""
+
+        def asked(number: int, frame: FrameType | None) -> None:
+            if self._asked_to_stop:
+                raise KeyboardInterrupt
+            self._asked_to_stop = True
+
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: Any) -> Literal[False]:
+        """Leave the robot in a safe pose whatever happened, and the signals as they were."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+        self.close()
+        if self._asked_to_stop and error[0] is None:
+            raise KeyboardInterrupt
+        return False
+
+    def close(self) -> None:
+        """Go to a safe pose, and close the cell."""
+        self.safe_pose()
+        self._keep_ledger()
+        super().close()
+
+    def _send(self, action: NDArray[np.float32]) -> Any:
+        """One step of the cell; a robot that does not answer is a stop."""
+        try:
+            result = self.env.step(action)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise CellStoppedError(f"{self.robot} did not carry out a step: {error}") from error
+        self._reading = self._checked(result[4]["reading"])
+        return result
+
+    def _back_off(self) -> None:
+        """One step straight up."""
+        self._send(np.array([0.0, 0.0, 1.0], np.float32))
+
+    def _obey(self) -> None:
+        if self._asked_to_stop:
+            self.safe_pose()
+            raise KeyboardInterrupt
+        if self._stop_file is not None and self._stop_file.exists():
+            self._stop(f"{self.robot} stopped because {self._stop_file} exists; delete it and repeat to go on")
+
+    def _stop(self, why: str) -> None:
+        self.safe_pose()
+        raise CellStoppedError(why)
+
+    def _checked(self, reading: Reading) -> Reading:
+        for name, value in zip(("pose", "force", "torque"), reading):
+            if not np.isfinite(value).all():
+                raise CellStoppedError(f"{self.robot}: the {name} is {value}, not finite; its sensor or driver failed")
+        return reading
+
+    def _excess(self, reading: Reading | None) -> str:
+        """What is above its limit, in words; empty where nothing is."""
+        assert reading is not None and self.config.force is not None and self.config.torque is not None
+        for name, value, limit, unit in (
+            ("a force of", reading.force, self.config.force, "N"),
+            ("a torque of", reading.torque, self.config.torque, "N m"),
+        ):
+            size = float(np.linalg.norm(value))
+            if size > limit:
+                return f"{name} {size:.2f} {unit} (limit {limit:g})"
+        return ""
+
+    def _count_contact(self, reading: Reading | None) -> None:
+        assert reading is not None
+        force = float(np.linalg.norm(reading.force))
+        if force > self.config.contact:
+            self._trial_impulse += force * self._period
+            self._practice_impulse += force * self._period
+
+    def _keep_ledger(self) -> None:
+        if self._ledger is not None and math.isfinite(self.config.practice_impulse):
+            self._ledger.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._ledger, {"impulse": self._practice_impulse})
+
+
+class _Freshness:
+    """Counts identical pictures in a row."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._same = limit, 1
+        self._last: NDArray[np.uint8] | None = None
+
+    def saw(self, image: NDArray[np.uint8]) -> bool:
+        """Whether the camera still seems to see."""
+        if not self._limit:
+            return True
+        self._same = self._same + 1 if self._last is not None and np.array_equal(image, self._last) else 1
+        self._last = image
+        return self._same < self._limit
+
+
+def _load(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _mm(position: NDArray[np.float64]) -> str:
+    return "(" + ", ".join(f"{1e3 * value:.1f}" for value in position) + ")"

@@ -1,0 +1,159 @@
+"""`lotj cell`: a robot of one's own, described, checked, calibrated; and `lotj collect --cell`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.prompt import Confirm, Prompt
+
+from lotj.console import bar, console, say
+from lotj.presets import Preset
+
+
+def ask(question: str) -> bool:
+    """Ask the person at the terminal.
+
+    Raises:
+        ValueError: nobody is there.
+    """
+    try:
+        return bool(Confirm.ask(question, console=console))
+    except EOFError as error:
+        raise ValueError(f"nobody answered {question!r}: this needs a terminal, or y or n on its input") from error
+
+
+def new(out: Path) -> None:
+    """Write a cell's file to fill in, every field explained.
+
+    Example: ``lotj cell new --out bench.toml``
+
+    Args:
+        out: the file, which must not exist yet.
+    """
+    from lotj.cells.template import TEMPLATE
+
+    if out.exists():
+        raise ValueError(f"{out} exists; name another file, or delete it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(TEMPLATE, encoding="utf-8")
+    say(f"Written: {out}; fill it in (docs/cells.md explains each field)")
+    say(f"Next: lotj cell check --cell {out} --connector NAME")
+
+
+def check(cell: Path, connector: str = "unknown", image_size: int = 64, steps: int = 20) -> None:
+    """Look whether a cell keeps what its file promises. The robot moves, a few millimetres at a time, in free space.
+
+    Example: ``lotj cell check --cell examples/rehearsal.toml --connector usb-a``
+
+    Args:
+        cell: its file.
+        connector: what is in the clamp.
+        image_size: px of what policies will see.
+        steps: of motion.
+    """
+    from lotj.cells.check import Finding, check_cell
+    from lotj.cells.spec import load_cell
+
+    def told(finding: Finding) -> None:
+        mark = {True: "[green]good[/]", False: "[red]bad [/]", None: "[yellow]none[/]"}[finding.good]
+        console.print(f"{mark} {finding.name}: {escape(finding.message)}", soft_wrap=True)
+
+    findings = check_cell(load_cell(cell), connector, image_size, steps, told)
+    bad = sum(finding.good is False for finding in findings)
+    if bad:
+        say(f"{bad} of {len(findings)} findings are bad; correct {cell} or the cell, and check again")
+        raise SystemExit(1)
+    say(f"Fit. Next: lotj practice --run RUN --cell {cell} --connector {connector}")
+
+
+def calibrate(cell: Path, connector: str, depth: float) -> None:
+    """Capture where a connector is fully inserted, for collection. Practice on a novel connector needs none.
+
+    Jog the plug in by typing an axis and millimetres (``x 1.5``, ``z -2``), an empty line to look, ``done`` at the end;
+    a person may as well move the robot by its own means between the lines.
+
+    Example: ``lotj cell calibrate --cell bench.toml --connector usb-a --depth 0.0118``
+
+    Args:
+        cell: its file.
+        connector: its name.
+        depth: m from the socket's mouth to full insertion.
+    """
+    from lotj.cells.adapter import CellEnv, cell_folder
+    from lotj.cells.calibration import save_calibration
+    from lotj.cells.collecting import calibrate as capture
+    from lotj.cells.safety import SafeCell
+    from lotj.cells.spec import load_cell
+
+    with SafeCell(CellEnv(load_cell(cell), connector, image_size=64)) as safe:
+        found = capture(safe, connector, depth, _typed(safe), ask)
+    path = save_calibration(cell_folder(cell), found)
+    x, y, z = (1e3 * value for value in found.position)
+    say(f"Captured ({x:.1f}, {y:.1f}, {z:.1f}) mm, steady within {1e3 * found.spread:.2f} mm: {path}")
+    say(f"Next: lotj collect --run RUN --cell {cell} --connectors {connector} ...")
+
+
+def _typed(safe: Any) -> Iterator[tuple[float, float, float]]:
+    """Displacements (m) that a person types, until they say done."""
+    axes = {"x": 0, "y": 1, "z": 2}
+    while True:
+        x, y, z = (1e3 * value for value in safe.reading.position)
+        try:
+            line = Prompt.ask(f"({x:.1f}, {y:.1f}, {z:.1f}) mm, jog", default="", show_default=False, console=console)
+        except EOFError as error:
+            raise ValueError("nobody jogs: calibration needs a terminal, or its lines on the input") from error
+        words = line.split()
+        if words == ["done"]:
+            return
+        displacement = [0.0, 0.0, 0.0]
+        if words:
+            try:
+                (axis, millimetres) = words
+                displacement[axes[axis]] = float(millimetres) * 1e-3
+            except (ValueError, KeyError):
+                say(f"{line!r} is not an axis and millimetres, as in: z -2")
+                continue
+        yield displacement[0], displacement[1], displacement[2]
+
+
+def collect(run: Path, cell: Path, connectors: tuple[str, ...], preset: Preset, confirm: bool) -> None:
+    """`lotj collect --cell`."""
+    from lotj.cells.collecting import CellCollectConfig, collect_on_cell
+    from lotj.demo import store_path
+
+    config = CellCollectConfig(
+        connectors,
+        preset.trajectories,
+        wrong_place=preset.wrong_place,
+        slow=preset.slow,
+        image_size=preset.image_size,
+        seed=preset.seed,
+    )
+    with bar("collect") as tick:
+        found = collect_on_cell(
+            config,
+            cell,
+            store_path(run),
+            ask=ask if confirm else None,
+            ready=(lambda name: _wait(name)) if confirm else (lambda name: None),
+            progress=tick,
+            stop_file=run / "STOP",
+        )
+    say(f"{found.trajectories} trajectories, {found.successes} successes; {found.discarded} discarded")
+    say(f"Next: lotj data validate {store_path(run)}   or   lotj train --run {run}")
+
+
+def imported(preset: Preset, names: tuple[str, ...]) -> Preset:
+    """The preset of a run whose connectors come from elsewhere, all of them or beside the drawn ones."""
+    known = (*preset.imported, *(name for name in names if name not in preset.imported))
+    validation = max(1, min(preset.validation, len(known) - 2))
+    return replace(preset, connectors=0, imported=known, validation=validation)
+
+
+def _wait(connector: str) -> None:
+    if not ask(f"Put {connector} into the clamp and the gripper. Ready?"):
+        raise ValueError(f"{connector} is not ready; repeat the command when it is")
