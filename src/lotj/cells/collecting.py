@@ -23,6 +23,8 @@ from lotj.seeds import stream_seed
 from lotj.types import Observation, Policy
 
 READINGS = 5
+SETTLING = 30
+"""Steps that a robot may take to come to rest."""
 STEADY = 5e-4
 """m: repeated readings of a pose that is to be kept may lie this far apart."""
 CENTRED = 0.001
@@ -147,11 +149,14 @@ def calibrate(
     cell.reset()
     for jog in jogs:
         _jog(cell, np.asarray(jog, np.float64))
-    positions = []
-    for _ in range(READINGS):
+    positions: list[NDArray[np.float64]] = []
+    spread = np.inf
+    for _ in range(SETTLING):
         cell.step(np.zeros(3, np.float32))
-        positions.append(cell.reading.position.copy())
-    spread = float(np.ptp(np.array(positions), axis=0).max())
+        positions = [*positions, cell.reading.position.copy()][-READINGS:]
+        spread = float(np.ptp(np.array(positions), axis=0).max())
+        if len(positions) == READINGS and spread <= STEADY:
+            break
     if spread > STEADY:
         raise ValueError(
             f"the pose of {connector!r} is not steady: {READINGS} readings lie {1e3 * spread:.2f} mm apart (limit "
