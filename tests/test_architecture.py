@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "guard": {"types", "files"},
     "preflight": {"types", "stats", "rollout", "judge"},
     "trials": {"types", "judge", "guard"},
+    "keeping": {"types", "guard", "trials", "data"},
     "tables": {"types", "stats"},
     "evaluate": {"types", "stats", "rollout", "judge"},
     "online": {"types", "data", "algos"},
@@ -96,7 +97,7 @@ MAY_IMPORT = {
         "report",
     }
     | RUN
-    | {"pipeline", "presets", "parallel", "redteam"},
+    | {"pipeline", "presets", "parallel", "redteam", "keeping"},
     "outcome": {"types", "stats", "evaluate", "presets"} | RUN,
     "speed": {"types", "sim", "nets", "algos", "rollout", "presets"},
     "experiments": {

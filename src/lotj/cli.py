@@ -169,6 +169,7 @@ def practice(
     audit: bool = False,
     force: bool = False,
     cell: Path | None = None,
+    keep: bool = False,
 ) -> None:
     """Practise a connector that offline training never saw.
 
@@ -188,6 +189,7 @@ def practice(
         audit: label the trials that a paused practice quarantined: shows their frames, takes y or n.
         force: practise although the reward took blind presses beside the socket for successes.
         cell: practise on this cell of your own (``lotj cell new``); the run's own by default.
+        keep: put the trials with the robot's own labels into the run's library, for the next offline training.
     """
     from lotj import cli_guard
     from lotj import demo as job
@@ -233,6 +235,11 @@ def practice(
         raise SystemExit(3) from paused
     outcome = outcome_of(preset, run, [out], {})
     _print_outcome(outcome)
+    if keep:
+        library, kept = job.keep_stage(run, out)
+        say(f"Kept {kept.trials} trials, {kept.successes} successes by their own labels: {library}")
+        say(f"Next: lotj data import {library} --run runs/next   (and the run's own data, {job.store_path(run)})")
+        return
     say(f"Next: lotj report --run {run}")
 
 

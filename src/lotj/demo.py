@@ -22,6 +22,7 @@ from lotj.data.store import TrajectoryStore
 from lotj.encoding import offline_features
 from lotj.files import to_json, write_json
 from lotj.judge import SuccessRule
+from lotj.keeping import Kept, keep
 from lotj.offline import Known, load_critic, load_policy, load_reward, train_critic, train_policy, train_reward
 from lotj.parallel import beside
 from lotj.pipeline import (
@@ -35,6 +36,7 @@ from lotj.pipeline import (
 )
 from lotj.preflight import NotTrustedError, PreflightConfig
 from lotj.presets import Preset
+from lotj.provenance import provenance
 from lotj.redteam import is_red_teamed, reward_folder
 from lotj.report.html import Extras, write_report
 from lotj.report.records import PracticeRecord
@@ -318,6 +320,18 @@ def practise_in(
         )
     about = _about(name, recipe, validation)
     _evaluate(preset, connector, learner, offline, out / "evaluation-after.json", bars, f"{name} after", about, ask)
+
+
+def keep_stage(run_root: Path, practised: Path) -> tuple[Path, Kept]:
+    """Put a finished practice into the run's library (``lotj.keeping``). Returns the library's store."""
+    library = run_root / "library.sqlite"
+    with TrajectoryStore(store_path(run_root)) as store:
+        about = {**provenance(), "action_scale": store.metadata.get("action_scale")}
+    kept = keep(practised, library, about)
+    if about["action_scale"] is not None:
+        with TrajectoryStore(library, mode="a") as store:
+            store.set_metadata("action_scale", about["action_scale"])
+    return library, kept
 
 
 def preflight_stage(

@@ -1,0 +1,90 @@
+"""A connector learned on the job is kept: its trials, with the labels that the robot gave them, join the library.
+
+The next offline training then knows it (the paper's lifelong learning). These labels are the robot's own, or a
+person's from an audit; ``privileged["label_source"]`` says which, so that they never pass for ground truth.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lotj.data.store import TrajectoryStore
+from lotj.guard import read_audit, unpaid
+from lotj.trials import quarantined, read_records
+from lotj.types import Trajectory
+
+TRUTH, ROBOT, PERSON = 0, 1, 2
+"""Values of ``label_source``; trajectories that do not have it were labelled by ground truth."""
+
+SENSED = ("force", "dislodged", "intervention")
+"""What a cell records that is not ground truth."""
+
+
+class Kept(NamedTuple):
+    """What joined the library."""
+
+    trials: int
+    successes: int
+    """By the robot's own judgement, or a person's."""
+    left_out: int
+    """Quarantined trials that nobody has labelled."""
+
+
+def keep(practised: Path, library: Path, about: dict[str, Any]) -> Kept:
+    """Put a finished practice's trials into the library's store; repeating it changes nothing.
+
+    Args:
+        practised: folder of a practice.
+        library: the store, made where it does not exist.
+        about: provenance, recorded with them under ``metadata["kept"]``.
+
+    Raises:
+        FileNotFoundError: the practice is not finished.
+        ValueError: it was paid by ground truth, which no robot's library may claim as its own.
+    """
+    if not (practised / "done.json").exists():
+        raise FileNotFoundError(f"{practised} is not the folder of a finished practice; finish it, then keep it")
+    if json.loads((practised / "done.json").read_text(encoding="utf-8"))["diagnostic"]:
+        raise ValueError(f"{practised} was paid by ground truth: its labels are not the robot's own, so it is not kept")
+    records, audit = read_records(practised / "trials.jsonl"), read_audit(practised)
+    waiting = set(quarantined(records, audit))
+    name = f"{practised.parent.name}/{practised.name}"
+    labelled = []
+    with TrajectoryStore(practised / "online.sqlite") as online:
+        for record in records:
+            if record.trial in waiting:
+                continue
+            trajectory = online.read(record.trial - 1)
+            by_person = record.trial in audit.labels
+            if record.refuted and not audit.labels.get(record.trial, False):
+                trajectory = unpaid(trajectory)
+            labelled.append(_relabelled(trajectory, PERSON if by_person else ROBOT))
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with TrajectoryStore(library, mode="a") as store:
+        held = store.metadata.get("kept", {})
+        if name not in held:
+            _append(store, name, labelled)
+            store.set_metadata("kept", {**held, name: {**about, "trials": len(labelled)}})
+    return Kept(len(labelled), sum(t.terminated for t in labelled), len(waiting))
+
+
+def _append(store: TrajectoryStore, name: str, labelled: list[Trajectory]) -> None:
+    """Append all; after a kill, those that are not there yet."""
+    begun = store.metadata.get("keeping", {})
+    if begun.get("name") != name:
+        begun = {"name": name, "from": len(store)}
+        store.set_metadata("keeping", begun)
+    store.extend(labelled[len(store) - begun["from"] :])
+
+
+def _relabelled(trajectory: Trajectory, source: int) -> Trajectory:
+    """With its own reward as the only label, and nothing that the robot could not have known."""
+    success = np.concatenate([[False], trajectory.reward > 0])
+    sensed = {key: value for key, value in trajectory.privileged.items() if key in SENSED}
+    labels = {"success": success, "label_source": np.full(len(success), source, np.int8)}
+    return replace(trajectory, privileged={**sensed, **labels})

@@ -1,0 +1,107 @@
+"""What a robot keeps of its own trials: its own labels, a person's where one looked, and no ground truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lotj.data.store import TrajectoryStore
+from lotj.guard import Audit, write_audit
+from lotj.keeping import PERSON, ROBOT, keep
+from lotj.trials import TrialRecord, append_record
+from lotj.types import Trajectory
+
+
+def practised(folder: Path, diagnostic: bool = False) -> Path:
+    """A finished practice of four trials: failed, paid, refuted and audited as right, refuted and not looked at."""
+    folder.mkdir(parents=True)
+    with TrajectoryStore(folder / "online.sqlite", mode="a") as store:
+        for trial, paid in enumerate((False, True, True, True), 1):
+            reward = np.zeros(3, np.float32)
+            reward[-1] = paid
+            truth = {"success": np.array([False, True, True, True]), "tip_in_socket": np.zeros((4, 3), np.float32)}
+            frame = np.full((4, 8, 8, 3), trial, np.uint8)
+            state, action = np.zeros((4, 0), np.float32), np.zeros((3, 3), np.float32)
+            store.append(
+                Trajectory(
+                    frame,
+                    state,
+                    action,
+                    reward,
+                    paid,
+                    not paid,
+                    "plug",
+                    "cell",
+                    7,
+                    "practice",
+                    {**truth, "force": np.ones(4, np.float32)},
+                )
+            )
+            append_record(folder / "trials.jsonl", record(trial, paid, refuted=trial >= 3))
+    write_audit(folder, Audit(3, {3: True}))
+    (folder / "done.json").write_text(json.dumps({"diagnostic": diagnostic}))
+    return folder
+
+
+def record(trial: int, paid: bool, refuted: bool) -> TrialRecord:
+    fields: dict[str, Any] = dict.fromkeys(("true_success", "true_at_success", "tip_at_success", "tips_above"))
+    return TrialRecord(
+        trial, "ensemble", "learned", "I", 7, 3, paid, 0, 0, 0.5, 0, max_force=None, dislodged=False, refuted=refuted,
+        **fields,
+    )  # fmt: skip
+
+
+def test_own_labels_are_kept_and_ground_truth_is_not(tmp_path: Path) -> None:
+    library = tmp_path / "library.sqlite"
+    kept = keep(practised(tmp_path / "plug" / "ensemble-learned-s0"), library, {"commit": "abc"})
+    assert kept == (3, 2, 1)
+    with TrajectoryStore(library) as store:
+        trials = [store.read(index) for index in range(len(store))]
+        assert store.metadata["kept"] == {"plug/ensemble-learned-s0": {"commit": "abc", "trials": 3}}
+    assert [int(trial.image[0, 0, 0, 0]) for trial in trials] == [1, 2, 3]
+    for trial, paid, source in zip(trials, (False, True, True), (ROBOT, ROBOT, PERSON)):
+        assert trial.privileged["success"].tolist() == [False, False, False, paid]
+        assert trial.privileged["label_source"].tolist() == [source] * 4
+        assert set(trial.privileged) == {"success", "label_source", "force"}
+        assert trial.terminated == paid
+
+
+def test_keeping_twice_or_after_a_kill_adds_nothing_twice(tmp_path: Path) -> None:
+    """Another practice with the same start states is another practice; a kill leaves the rest to the next call."""
+    library = tmp_path / "library.sqlite"
+    first = practised(tmp_path / "plug" / "ensemble-learned-s0")
+    keep(first, library, {})
+    keep(first, library, {})
+    second = practised(tmp_path / "plug" / "iql-learned-s0")
+    keep(second, library, {})
+    with TrajectoryStore(library, mode="a") as store:
+        assert len(store) == 6
+    third = practised(tmp_path / "plug" / "iql-learned-s1")
+    with pytest.MonkeyPatch.context() as patch:
+        whole = TrajectoryStore.append
+
+        def killed(self: TrajectoryStore, trajectory: Trajectory) -> int:
+            if len(self) == 8:
+                raise KeyboardInterrupt
+            return whole(self, trajectory)
+
+        patch.setattr(TrajectoryStore, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            keep(third, library, {})
+    keep(third, library, {})
+    with TrajectoryStore(library) as store:
+        frames = [int(store.read(index).image[0, 0, 0, 0]) for index in range(len(store))]
+    assert frames == [1, 2, 3] * 3
+
+
+def test_a_diagnostic_and_an_unfinished_practice_are_refused(tmp_path: Path) -> None:
+    folder = practised(tmp_path / "plug" / "ensemble-ground-truth-s0", diagnostic=True)
+    with pytest.raises(ValueError, match="paid by ground truth"):
+        keep(folder, tmp_path / "library.sqlite", {})
+    (folder / "done.json").unlink()
+    with pytest.raises(FileNotFoundError, match="finish it"):
+        keep(folder, tmp_path / "library.sqlite", {})
