@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lotj import cli
+from lotj.data.store import TrajectoryStore
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -68,6 +69,20 @@ def test_quick_commands_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "runs/debug/data")
     for block in blocks(ROOT / "docs/data.md", "python"):
         exec(compile(block, "docs/data.md", "exec"), {})
+
+
+def test_the_rehearsal_on_an_own_cell_runs(tmp_path, monkeypatch):
+    """``docs/cells.md``: the commands on the rehearsal, from a cell's file to a library with one more connector."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for arguments in commands(ROOT / "docs/cells.md"):
+        if "rehearsal" in shlex.join(arguments):
+            cli.main(arguments)
+    practised = tmp_path / "runs/rehearsal/practice/hdmi-a/ensemble-learned-rehearsal-s0"
+    assert (practised / "done.json").exists()
+    with TrajectoryStore(tmp_path / "runs/rehearsal/library.sqlite") as library:
+        assert set(library.index.connector.tolist()) == {"hdmi-a"}
+        assert not library.privileged("success").astype(bool)[library.index.frame_offset[:-1]].any()
 
 
 def test_links_lead_somewhere():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,16 @@ import pytest
 from lotj.data.store import TrajectoryStore
 from lotj.guard import Audit, write_audit
 from lotj.keeping import PERSON, ROBOT, keep
+from lotj.run import Run
 from lotj.trials import TrialRecord, append_record
 from lotj.types import Trajectory
 
 
 def practised(folder: Path, diagnostic: bool = False) -> Path:
     """A finished practice of four trials: failed, paid, refuted and audited as right, refuted and not looked at."""
-    folder.mkdir(parents=True)
+    run = Run(folder, "practice", {}, 0)
+    run.start()
+    run.finish({"diagnostic": diagnostic})
     with TrajectoryStore(folder / "online.sqlite", mode="a") as store:
         for trial, paid in enumerate((False, True, True, True), 1):
             reward = np.zeros(3, np.float32)
@@ -43,7 +45,6 @@ def practised(folder: Path, diagnostic: bool = False) -> Path:
             )
             append_record(folder / "trials.jsonl", record(trial, paid, refuted=trial >= 3))
     write_audit(folder, Audit(3, {3: True}))
-    (folder / "done.json").write_text(json.dumps({"diagnostic": diagnostic}))
     return folder
 
 

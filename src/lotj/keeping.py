@@ -49,7 +49,7 @@ def keep(practised: Path, library: Path, about: dict[str, Any]) -> Kept:
     """
     if not (practised / "done.json").exists():
         raise FileNotFoundError(f"{practised} is not the folder of a finished practice; finish it, then keep it")
-    if json.loads((practised / "done.json").read_text(encoding="utf-8"))["diagnostic"]:
+    if json.loads((practised / "done.json").read_text(encoding="utf-8"))["summary"]["diagnostic"]:
         raise ValueError(f"{practised} was paid by ground truth: its labels are not the robot's own, so it is not kept")
     records, audit = read_records(practised / "trials.jsonl"), read_audit(practised)
     waiting = set(quarantined(records, audit))
