@@ -64,6 +64,9 @@ class EnsembleConfig:
     """Critic updates on offline data before practice."""
     actor_heads: Literal["mean", "min"] = "mean"
     """What of the critics the policy climbs: ``min`` distrusts actions on which they differ."""
+    base_proposes: bool = False
+    """The offline policy proposes an action beside the practised one, and the critics choose, in acting and in the
+    target (IBRL, Hu et al. 2023): where practice has not become better, it is not followed."""
     bc_weight: float = 0.25
     """Weight of the squared distance to offline actions."""
     success_weight: float = 1.0
@@ -189,13 +192,22 @@ class EnsemblePractice:
     @torch.no_grad()
     def act_on(self, feature: Tensor, rng: np.random.Generator, explore: bool = False) -> NDArray[np.float32]:
         """Action (A,) for one encoded frame (1, F)."""
-        action: NDArray[np.float32] = self.actor(feature)[0].cpu().numpy()
+        action: NDArray[np.float32] = self._proposed(feature, self.critic)[0].cpu().numpy()
         if explore:
             if self._noise_factor is None:
                 self._noise_factor = float(rng.uniform(0.0, self.config.exploration_factor))
             noise = rng.normal(0.0, self.config.exploration_std * self._noise_factor, self.action_dim)
             action = np.clip(action + noise, -1.0, 1.0).astype(np.float32)
         return action
+
+    def _proposed(self, feature: Tensor, critic: EnsembleCritic) -> Tensor:
+        """The practised action (B, A), or the offline policy's where the critics' mean says that it is better."""
+        action: Tensor = self.actor(feature)
+        if not self.config.base_proposes:
+            return action
+        base = torch.tanh(feature[:, -self.action_dim :])
+        better = critic(feature, base).mean(dim=0) > critic(feature, action).mean(dim=0)  # (B,)
+        return torch.where(better[:, None], base, action)
 
     def remember_success(self, feature: Tensor, action: Tensor) -> None:
         """Keep a rewarded trial to imitate: feature (T, F), action (T, A)."""
@@ -224,7 +236,8 @@ class EnsemblePractice:
         with torch.no_grad():
             heads = torch.randperm(self.config.heads, generator=self._generator)[: self.config.target_heads]
             heads = heads.to(self.device)
-            next_value = self.target(batch.next_feature, self.actor(batch.next_feature), heads).amin(dim=0)  # (B,)
+            action = self._proposed(batch.next_feature, self.target)
+            next_value = self.target(batch.next_feature, action, heads).amin(dim=0)  # (B,)
             target = clamped_target(batch.reward, batch.terminated, next_value, self.config.discount)
         value = self.critic(batch.feature, batch.action)  # (heads, B)
         loss = ensemble_td_loss(value, target)
