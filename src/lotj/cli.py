@@ -6,7 +6,6 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,10 +13,10 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from lotj import cli_cell, cli_data, cli_practice_tables, cli_tables
-from lotj.console import bar, console, say
+from lotj import cli_cell, cli_data, cli_practice, cli_practice_tables, cli_tables
+from lotj.cli_practice import print_outcome, print_preflight
+from lotj.console import bar, say
 from lotj.parallel import WorkerKilledError
 from lotj.presets import PRESETS, Preset, estimate, load_preset
 from lotj.sim import GraphicsError
@@ -77,10 +76,10 @@ def demo(
     folders = []
     for connector in chosen.practise_on:
         if diagnostic:
-            folders += job.practise_both(chosen, run_root, known, connector, bar, _print_preflight)
+            folders += job.practise_both(chosen, run_root, known, connector, bar, print_preflight)
         else:
             out_dir = job.practice_stage(
-                chosen, run_root, known, connector, "learned", bar, force=True, answered=_print_preflight
+                chosen, run_root, known, connector, "learned", bar, force=True, answered=print_preflight
             )
             folders.append(out_dir)
         clock.lap(f"practise {connector}")
@@ -92,7 +91,7 @@ def demo(
 
         result.parent.mkdir(parents=True, exist_ok=True)
         write_json(result, outcome)
-    _print_outcome(outcome)
+    print_outcome(outcome)
     say(f"\nReport: {run_root / 'report.html'}   (open it in a browser)")
     say(f"Next:   lotj practice --run {run_root} --connector europlug")
 
@@ -156,180 +155,6 @@ def train(run: Path, stage: Literal["all", "reward", "critic", "policy"] = "all"
     say(f"Next: lotj practice --run {run} --connector {preset.practise_on[0]}")
 
 
-def practice(
-    run: Path,
-    connector: str,
-    reward: Literal["learned", "ground-truth"] = "learned",
-    recipe: Literal["ensemble", "iql"] | None = None,
-    trials: int | None = None,
-    scenario: Literal["I", "II", "mixed"] | None = None,
-    seed: int | None = None,
-    validation: bool = False,
-    guard: Literal["off", "alarm", "gate"] | None = None,
-    audit: bool = False,
-    force: bool = False,
-    cell: Path | None = None,
-    keep: bool = False,
-) -> None:
-    """Practise a connector that offline training never saw.
-
-    Example: ``lotj practice --run runs/desk --connector europlug --guard alarm``
-
-    Args:
-        run: run folder with trained networks.
-        connector: a name of the catalogue or a TOML file.
-        reward: learned (the robot rewards itself), or ground-truth: a diagnostic, marked so in every output.
-        recipe: iql is the paper's, ensemble is ours; the preset's by default.
-        trials: number of trials; the preset's by default.
-        scenario: where trials start; the preset's by default.
-        seed: of the practice; the preset's by default.
-        validation: practise a validation connector on purpose, for choosing recipes; marked in every output.
-        guard: after each success that the robot claims, tug at the plug. alarm quarantines what the tug refutes and
-            pauses when it becomes much; gate does not pay it and goes on; off is the paper's method.
-        audit: label the trials that a paused practice quarantined: shows their frames, takes y or n.
-        force: practise although the reward took blind presses beside the socket for successes.
-        cell: practise on this cell of your own (``lotj cell new``); the run's own by default.
-        keep: put the trials with the robot's own labels into the run's library, for the next offline training.
-    """
-    from lotj import cli_guard
-    from lotj import demo as job
-    from lotj.cells.safety import CellStoppedError
-    from lotj.outcome import result as outcome_of
-    from lotj.practice import PracticePaused
-    from lotj.preflight import NotTrustedError
-
-    preset = load_preset(run)
-    if cell is not None:
-        preset = replace(preset, robot=str(cell))
-    known = preset.split()
-    config = preset.practice
-    changes = {k: v for k, v in {"trials": trials, "scenario": scenario}.items() if v is not None}
-    inner = replace(config.practice, **changes)  # type: ignore[arg-type]
-    if guard is not None:
-        inner = replace(inner, guard=replace(inner.guard, mode=guard))
-    config = replace(config, practice=inner, recipe=recipe or config.recipe)
-    again = cli_guard.command(run, connector, guard, recipe, trials, scenario, seed, validation, cell)
-    chosen_seed = preset.seed if seed is None else seed
-    if audit:
-        mode = inner.guard.mode
-        cli_guard.audit(job.practice_dir(run, connector, config.recipe, reward, chosen_seed, mode, preset.robot))
-        say(f"Next: {again}")
-        return
-    if reward == "ground-truth":
-        console.print("[yellow]Diagnostic: practising with ground truth as the reward.[/]")
-    try:
-        out = job.practice_stage(
-            preset, run, known, connector, reward, bar, config, seed, validation, force, _print_preflight, cli_cell.ask
-        )
-    except CellStoppedError as stopped:
-        console.print(f"[yellow]Stopped: {escape(str(stopped))}[/]", soft_wrap=True)
-        say(f"Next: {again}")
-        raise SystemExit(3) from stopped
-    except NotTrustedError as refused:
-        console.print(f"[yellow]No-go: {escape(str(refused))}[/]", soft_wrap=True)
-        say(f"Next: {again} --force   (better with --guard alarm), or train on connectors that look more like it")
-        raise SystemExit(3) from refused
-    except PracticePaused as paused:
-        console.print(f"[yellow]{escape(str(paused))}[/]", soft_wrap=True)
-        say(f"Next: {again} --audit")
-        raise SystemExit(3) from paused
-    outcome = outcome_of(preset, run, [out], {})
-    _print_outcome(outcome)
-    if keep:
-        library, kept = job.keep_stage(run, out)
-        say(f"Kept {kept.trials} trials, {kept.successes} successes by their own labels: {library}")
-        say(f"Next: lotj data import {library} --run runs/next   (and the run's own data, {job.store_path(run)})")
-        return
-    say(f"Next: lotj report --run {run}")
-
-
-def redteam(run: Path, trials: int = 40, seed: int = 0, workers: int = CORES) -> None:
-    """Attack the reward on training connectors, and train it anew on what the attacks found.
-
-    Rewards of two halves of the training connectors are each practised against on the other half. Practice uses the
-    new reward from then on. Takes about as long as the rest of the run again.
-
-    Example: ``lotj redteam --run runs/desk``
-
-    Args:
-        run: run folder with trained networks.
-        trials: of each training connector.
-        seed: of the halves and the attacks.
-        workers: processes.
-    """
-    from contextlib import ExitStack
-
-    from lotj import demo as job
-    from lotj.redteam import RedTeamConfig, red_team
-
-    preset = load_preset(run)
-    known = preset.split()
-    job.features_stage(preset, run, known, preset.practice, bar)
-    with ExitStack() as bars:
-        open_bars: dict[str, Any] = {}
-
-        def told(stage: str, done: int, total: int) -> None:
-            if stage not in open_bars:  # one bar at a time
-                bars.close()
-                open_bars.clear()
-                open_bars[stage] = bars.enter_context(bar(stage))
-            open_bars[stage](done, total)
-
-        attacks = red_team(RedTeamConfig(trials, seed), preset, run, known, job.store_path(run), workers, told)
-    claimed, false = sum(a.claimed for a in attacks), sum(a.claimed_falsely for a in attacks)
-    say(
-        f"{len(attacks)} connectors attacked: {claimed} successes claimed, {false} of them false; all are learned from."
-    )
-    say(f"Next: lotj practice --run {run} --connector {preset.practise_on[0]}")
-
-
-def evaluate(
-    run: Path,
-    connector: str,
-    trials: int = 20,
-    seed: int = 1,
-    practised: Path | None = None,
-    cell: Path | None = None,
-) -> None:
-    """Evaluate the offline policy, or a practised one against it on the same start states, by ground truth.
-
-    Example: ``lotj evaluate --run runs/desk --connector rj45``
-
-    Args:
-        run: run folder with trained networks.
-        connector: a name of the catalogue or a TOML file.
-        trials: in each scenario.
-        seed: of the start states.
-        practised: folder of a finished practice of this run, to evaluate what it learned.
-        cell: a cell of your own; the run's own by default.
-    """
-    from lotj import demo as job
-    from lotj.evaluate import Evaluation, compare
-
-    preset = load_preset(run)
-    if cell is not None:
-        preset = replace(preset, robot=str(cell))
-    asked, known = replace(preset, evaluate=replace(preset.evaluate, trials=trials, seed=seed)), preset.split()
-    before = job.evaluate_stage(asked, run, known, connector, None, bar, cli_cell.ask)
-    _print_evaluation(before, f"{connector}, offline policy, {trials} trials each")
-    if practised is None:
-        return
-    after = job.evaluate_stage(asked, run, known, connector, practised, bar, cli_cell.ask)
-    marks = _marks(after["policy"])
-    _print_evaluation(after, f"{connector}, {practised.name}{marks}, {trials} trials each")
-    table = Table(
-        "scenario", "before", "95% interval", "after", "95% interval", "p (Barnard)", title=f"True success{marks}"
-    )
-    for row in compare(Evaluation.from_json(before), Evaluation.from_json(after)):
-        cells: list[str] = []
-        for side, interval in ((row.before, row.before_interval), (row.after, row.after_interval)):
-            cells += [f"{side.successes}/{side.trials}", f"{interval.low:.0%} - {interval.high:.0%}"]
-        table.add_row(row.scenario, *cells, f"{row.p_value:.4f}")
-    console.print(table)
-    if after["policy"]["diagnostic"]:
-        console.print("[yellow]Diagnostic: this policy practised with ground truth as the reward.[/]")
-
-
 def report(run: Path) -> None:
     """Write one HTML page about all practices of a run.
 
@@ -356,9 +181,9 @@ COMMANDS: dict[str, Any] = {
     "cell calibrate": cli_cell.calibrate,
     "data validate": cli_data.validate,
     "train": train,
-    "redteam": redteam,
-    "practice": practice,
-    "evaluate": evaluate,
+    "redteam": cli_practice.redteam,
+    "practice": cli_practice.practice,
+    "evaluate": cli_practice.evaluate,
     "report": report,
     "tables reward": cli_tables.reward,
     "tables levers": cli_tables.levers,
@@ -426,49 +251,6 @@ def _print_estimate(preset: Preset, workers: int) -> None:
         f"{preset.name}: on this machine the whole job takes {time} ({stages}), "
         f"{expected.memory_gb:.1f} GB of memory, {expected.disk_gb:.1f} GB of disk"
     )
-
-
-def _print_preflight(answer: Mapping[str, Any]) -> None:
-    """Go or no-go, why, and what the connector looks like."""
-    if not answer["presses"]:
-        return
-    low, high = answer["interval"]
-    colour, word = ("green", "Go") if answer["go"] else ("yellow", "No-go")
-    console.print(f"[{colour}]{word}:[/] {escape(answer['reason'])}", soft_wrap=True)
-    recall = f", recall on validation connectors {answer['recall']:.0%}" if answer["recall"] is not None else ""
-    say(f"  false successes on such states: {low:.0%} - {high:.0%} (95%){recall}")
-    alike = ", ".join(f"{row['connector']} ({row['family']}, {row['distance']:.2f})" for row in answer["nearest"])
-    say(f"  looks most like: {alike}")
-
-
-def _print_outcome(outcome: dict[str, Any]) -> None:
-    table = Table(
-        "connector", "recipe", "reward", "scenario", "before", "after", "p", "judged after", title="True success"
-    )
-    for row in outcome["practices"]:
-        marked, name = row["reward"] + _marks(row, "diagnostic"), row["connector"] + _marks(row, "validation")
-        marked += ", red-teamed" if row["red_teamed"] else ""
-        marked += f", guard {row['guard']}" if row["guard"] != "off" else ""
-        for scenario, counts in row["scenarios"].items():
-            before, after = ("{}/{}".format(*counts[side]) for side in ("offline_true", "online_true"))
-            judged = f"{counts['online_judged']}/{counts['online_true'][1]}"
-            p_value = f"{counts['p_value']:.4f}"
-            table.add_row(name, row["recipe"], marked, scenario, before, after, p_value, judged)
-    console.print(table)
-
-
-def _print_evaluation(evaluation: dict[str, Any], title: str) -> None:
-    table = Table("scenario", "rewarded", "judged", "true", "95% interval of true", title=title)
-    for name, row in evaluation["summary"].items():
-        low, high = row["true_interval"]
-        cells = [f"{row[column]}/{row['trials']}" for column in ("rewarded", "judged", "true")]
-        table.add_row(name, *cells, f"{low:.0%} - {high:.0%}")
-    console.print(table)
-
-
-def _marks(row: dict[str, Any], *kinds: str) -> str:
-    """What must be said wherever a practice is named."""
-    return "".join(f" ({kind})" for kind in kinds or ("diagnostic", "validation") if row.get(kind))
 
 
 if __name__ == "__main__":

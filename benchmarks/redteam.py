@@ -1,0 +1,116 @@
+"""Does red-teaming make a reward that can be practised on? -> results/reward/redteam.json.
+
+Validation connectors of a red-teamed run (never the test ones) are practised with the reward as it was trained on
+scripted data, with the one that has also learned from attacks on training connectors, and, as the ceiling, with ground
+truth; the same start states for all. Counted by ground truth: true success before and after, and how many of the
+successes that the robot claimed in practice were none.
+
+    lotj redteam --run runs/desk
+    python benchmarks/redteam.py runs/desk --connectors usb-b mini-din-4 hdmi-mini
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lotj.demo import Places, features_path, load_offline, practise_in, silent_bars, store_path
+from lotj.files import write_json
+from lotj.outcome import practice_outcome
+from lotj.parallel import in_processes
+from lotj.presets import load_preset
+from lotj.provenance import provenance
+from lotj.stats import barnard
+from lotj.trials import read_records
+
+REWARDS = ("scripted", "red-teamed", "ground-truth")
+Task = tuple[Path, str, str, int, int]
+
+
+def measure(task: Task) -> dict[str, Any]:
+    """Practise one connector with one reward."""
+    run, connector, reward, seed, trials = task
+    torch.set_num_threads(1)
+    preset = load_preset(run)
+    preset = replace(preset, threads=1, evaluate=replace(preset.evaluate, seed=3000 + seed))
+    offline = load_offline(run, preset.split(), red_teamed=reward == "red-teamed")
+    recipe = preset.practice.resolved("ground-truth" if reward == "ground-truth" else "learned")
+    recipe = replace(recipe, practice=replace(recipe.practice, trials=trials))
+    folder = run / "redteam-benchmark" / connector / f"{recipe.recipe}-{reward}-s{seed}"
+    places = Places(store_path(run), features_path(run, recipe), folder)
+    practise_in(places, preset, offline, connector, recipe, seed, silent_bars, True, reward == "red-teamed")
+    records, outcome = read_records(folder / "trials.jsonl"), practice_outcome(folder)
+    return {
+        "connector": connector,
+        "reward": reward,
+        "seed": seed,
+        "trials": len(records),
+        "rule": [offline.rule.threshold, offline.rule.frames] if reward != "ground-truth" else None,
+        "claimed": sum(record.success for record in records),
+        "claimed_falsely": sum(record.success and not record.true_at_success for record in records),
+        "scenarios": outcome["scenarios"],
+        "both_scenarios": outcome["both_scenarios"],
+    }
+
+
+def pooled(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts over connectors and seeds of each reward, and Barnard's test of the red-teamed against the scripted."""
+    found: dict[str, Any] = {}
+    for reward in REWARDS:
+        own = [row for row in rows if row["reward"] == reward]
+        pairs = {side: [row["both_scenarios"][side] for row in own] for side in ("offline_true", "online_true")}
+        found[reward] = {
+            **{side: [sum(n for n, _ in counts), sum(n for _, n in counts)] for side, counts in pairs.items()},
+            "claimed": sum(row["claimed"] for row in own),
+            "claimed_falsely": sum(row["claimed_falsely"] for row in own),
+        }
+    old, new = (found[reward]["online_true"] for reward in ("scripted", "red-teamed"))
+    found["p_value"] = barnard(*old, *new) if old[1] and new[1] else None
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="a red-teamed run with encoded frames")
+    parser.add_argument("--connectors", nargs="+", required=True, help="validation connectors of that run")
+    parser.add_argument("--rewards", nargs="+", choices=REWARDS, default=list(REWARDS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("results/reward/redteam.json"))
+    arguments = parser.parse_args()
+    tasks = [
+        (arguments.run, connector, reward, seed, arguments.trials)
+        for seed in arguments.seeds
+        for connector in arguments.connectors
+        for reward in arguments.rewards
+    ]
+    rows = []
+    for row in in_processes(measure, tasks, arguments.workers):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    scripted, attacked = (
+        json.loads((arguments.run / part / "reward" / "evaluation.json").read_text(encoding="utf-8"))
+        for part in (".", "redteam")
+    )
+    kept = ("accuracy", "auroc", "pressed_beside", "rates_by_distance")
+    attacks = json.loads((arguments.run / "redteam" / "attacks.json").read_text(encoding="utf-8"))
+    result = {
+        **provenance(),
+        "scripted": {key: scripted[key] for key in kept},
+        "red-teamed": {key: attacked[key] for key in kept},
+        "attacks": attacks,
+        "pooled": pooled(rows),
+        "rows": rows,
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.out, result)
+
+
+if __name__ == "__main__":
+    main()
