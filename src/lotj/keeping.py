@@ -21,7 +21,7 @@ from lotj.types import Trajectory
 TRUTH, ROBOT, PERSON = 0, 1, 2
 """Values of ``label_source``; trajectories that do not have it were labelled by ground truth."""
 
-SENSED = ("force", "dislodged", "intervention")
+SENSED = ("force", "tcp", "wrist_force", "dislodged", "intervention")
 """What a cell records that is not ground truth."""
 
 

@@ -161,7 +161,7 @@ def practice(
             "PracticeConfig.online_fraction is None: practice needs a share; RecipeConfig knows recipes' own"
         )
     seed = int(rng.integers(2**31))
-    with OnlineMemory(run.out_dir / "online.sqlite", learner, config.online_frames) as memory:
+    with OnlineMemory(run.out_dir / "online.sqlite", learner, config.online_frames, _metres(env)) as memory:
         audit = read_audit(run.out_dir)
         records = _continue(config, run, learner, memory, seed, audit)
         if records is None:
@@ -206,6 +206,12 @@ def practice(
                 progress(record)
             _pause_if_alarmed(config, run, records, audit)
     return PracticeResult(learner.name, config.reward, tuple(records))
+
+
+def _metres(env: gymnasium.Env[Any, Any]) -> Any:
+    """(3,) m for an action of 1 along x, y, z; None where the cell does not say."""
+    scale = env.get_wrapper_attr("action_scale") if env.has_wrapper_attr("action_scale") else None
+    return None if scale is None else np.asarray(scale, np.float64)[:3]
 
 
 class _Draws(NamedTuple):

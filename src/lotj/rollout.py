@@ -13,6 +13,9 @@ from lotj.types import PRIVILEGED, Observation, Policy, Trajectory
 
 RECORDED = ("success", "tip_in_socket", "force")
 """Ground truth that is recorded beside a trajectory wherever the environment offers it."""
+SENSED = ("tcp", "wrist_force")
+"""The robot's own senses, recorded in the same place: the tool's position (3,) m, the plug's force on the fingers (3,)
+N, both in the base frame. Policies do not see them."""
 
 
 class Verdict(Protocol):
@@ -149,7 +152,7 @@ def _name(kind: str, infos: list[dict[str, Any]], env: gymnasium.Env[Any, Any]) 
 
 def _ground_truth(infos: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
     """Stack what the environment tells at every observation: (T + 1, ...)."""
-    keys = {key: f"{PRIVILEGED}{key}" for key in RECORDED} | {"dislodged": "dislodged"}
+    keys = {key: f"{PRIVILEGED}{key}" for key in RECORDED} | {key: key for key in (*SENSED, "dislodged")}
     recorded = {}
     for key, name in keys.items():
         if name in infos[-1]:

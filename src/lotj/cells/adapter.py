@@ -37,9 +37,9 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     It maps and it does not guard: ``lotj.cells.safety.SafeCell`` stands between it and any policy.
 
-    ``info`` has ``connector``, ``robot``, ``dislodged``, ``force`` (N), ``wrist_force`` (3,), ``reading``
-    (`Reading`), and where a person took over ``executed_action`` (3,). Where the file says how success is known and
-    ``truth`` is asked for, also ``privileged/success`` and, calibrated, ``privileged/tip_in_socket`` and
+    ``info`` has ``connector``, ``robot``, ``dislodged``, ``force`` (N), ``wrist_force`` (3,), ``tcp`` (3,) m,
+    ``reading`` (`Reading`), and where a person took over ``executed_action`` (3,). Where the file says how success is
+    known and ``truth`` is asked for, also ``privileged/success`` and, calibrated, ``privileged/tip_in_socket`` and
     ``privileged/force``. The environment's own end of an episode is a truncation here, so that it tells no learner
     about success.
 
@@ -180,6 +180,7 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             "dislodged": bool(_of_info(info, spec.dislodged, False)) if spec.dislodged else False,
             "force": force,
             "reading": reading,
+            "tcp": reading.position.astype(np.float32),
         }
         if spec.tcp_force != NONE:
             told["wrist_force"] = reading.force.astype(np.float32)

@@ -69,7 +69,8 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     ### Info
     ``connector``, ``robot``, ``scenario`` (str), ``dislodged`` (bool); sensor readings: ``force`` (N, peak of the last
-    period), ``wrist_force`` ((3,) N, base frame, of the plug on the fingers at the end of it); and the ground truth:
+    period), ``wrist_force`` ((3,) N, base frame, of the plug on the fingers at the end of it), ``tcp`` ((3,) m, base
+    frame, the tool's position from the joint angles); and the ground truth:
     ``privileged/success`` (bool), ``privileged/tip_in_socket`` ((3,) m; zero at full insertion, z is the depth
     missing), ``privileged/force`` (N).
 
@@ -243,6 +244,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             "dislodged": dislodged,
             "force": force,
             "wrist_force": self._grasp.wrench()[:3].astype(np.float32),
+            "tcp": self.controller.position.astype(np.float32),
             "privileged/success": self.success,
             "privileged/tip_in_socket": self.tip_in_socket.astype(np.float32),
             "privileged/force": force,
