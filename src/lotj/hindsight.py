@@ -19,6 +19,8 @@ CONTACT = 1.0
 """N: above it, off the axis, the plug is on the face, and the expert lifts it a little."""
 LIFT = 0.002
 """m: by so much."""
+LAST = 3
+"""Of so many last frames the one with the least force sideways tells where the axis is."""
 
 
 def hindsight_actions(trajectory: Trajectory, metres: NDArray[np.float64]) -> NDArray[np.float32] | None:
@@ -36,11 +38,18 @@ def hindsight_actions(trajectory: Trajectory, metres: NDArray[np.float64]) -> ND
     if position is None or not trajectory.terminated:
         return None
     position = np.asarray(position, np.float64)
-    error = position[-1] - position[:-1]
-    centred = np.linalg.norm(error[:, :2], axis=1) < CENTRED
     force = trajectory.privileged.get("wrist_force")
-    touching = np.zeros(len(error), bool) if force is None else np.linalg.norm(force[:-1], axis=1) > CONTACT
-    error[:, 2] = np.where(centred, -1.0, np.where(touching, LIFT, 0.0))
+    force = np.zeros_like(position) if force is None else np.asarray(force, np.float64)
+    sideways, upward = np.linalg.norm(force[:, :2], axis=1), np.abs(force[:, 2])
+    # The hand gives: where it is pulled aside while the plug is in the hole, it is not over the axis.
+    goal = position[-1].copy()
+    goal[:2] = position[-1 - np.argmin(sideways[-LAST:][::-1]), :2]
+    error = goal - position[:-1]
+    centred = np.linalg.norm(error[:, :2], axis=1) < CENTRED
+    touching = (np.hypot(sideways, upward) > CONTACT)[:-1]
+    # Friction on a face holds no plug sideways harder than it is pressed; the walls of a hole do.
+    inside = touching & (sideways > upward)[:-1]
+    error[:, 2] = np.where(centred | inside, -1.0, np.where(touching, LIFT, 0.0))
     action = trajectory.action.copy()
     action[:, :3] = np.clip(error / metres, -1, 1)
     return action
