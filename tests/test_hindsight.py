@@ -28,7 +28,7 @@ def trial(tcp: Any, force: Any = None, terminated: bool = True) -> Trajectory:
 
 
 def test_labels_in_closed_form() -> None:
-    """Across by what is missing, at most a whole step; down within 1 mm of the axis, or where the walls of the hole hold
+    """Across by what is missing, at most a step; down within 1 mm of the axis, or where the walls of the hole hold
     the plug sideways; a little up where it is pressed on the face."""
     beside = (0.002, -0.001, 0.02)
     tcp = [(0.02, 0, 0.03), beside, beside, beside, (0.0009, 0, 0.02), (0, 0, 0)]
