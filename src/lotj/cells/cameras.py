@@ -34,15 +34,17 @@ def check_source(name: str, source: str) -> None:
         raise ValueError(f"camera {name!r} must be {SOURCES}, got {source!r}")
 
 
-def open_camera(name: str, source: str, shape: tuple[int, int], server: RobotServer, timeout_s: float) -> Camera:
+def open_camera(
+    name: str, source: str, shape: tuple[int, int], timeout_s: float, server: RobotServer | None = None
+) -> Camera:
     """Open a camera.
 
     Args:
         name: for errors.
         source: one of `SOURCES`.
         shape: (H, W) px asked for, where the camera can choose.
-        server: answers snapshots.
         timeout_s: s without a picture after which a device is given up.
+        server: answers snapshots; needed for those alone.
 
     Raises:
         MissingPackageError: a library is missing; names the extra.
@@ -53,6 +55,8 @@ def open_camera(name: str, source: str, shape: tuple[int, int], server: RobotSer
         return _OpenCv(name, int(device), shape)
     if kind == "realsense":
         return _RealSense(name, device, shape, timeout_s)
+    if server is None:
+        raise ValueError(f"camera {name!r}: {source!r} is a path on a robot server, and there is none here")
     return _Snapshot(server, source)
 
 

@@ -238,7 +238,7 @@ class SerlHttpEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
     def _observe(self) -> dict[str, Any]:
         if not self._cameras:
             for name, source in self._sources.items():
-                self._cameras[name] = open_camera(name, source, self._shape, self.server, self._timeout)
+                self._cameras[name] = open_camera(name, source, self._shape, self._timeout, self.server)
         state = self._state = self.server.state()
         turn = Rotation.from_quat(state.pose[3:]) if self._tool_wrench else Rotation.identity()
         numbers = {
