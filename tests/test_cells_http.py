@@ -369,6 +369,23 @@ def test_nobody_there() -> None:
         RobotServer(url, 1.0).state()
 
 
+def test_the_command_line_says_that_nobody_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A robot that is off is the user's to mend: a message, no traceback."""
+    with mock_robot("usb-a", image_size=64) as gone:
+        text = EXAMPLE.read_text().replace("http://127.0.0.1:5000", gone.url)
+    (tmp_path / "cell.toml").write_text(text)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["cell", "check", "--cell", str(tmp_path / "cell.toml")])
+    assert left.value.code == 2
+    assert "start the robot server, or correct url" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_proxy_of_the_environment_is_not_asked(server: MockServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert RobotServer(server.url, 5.0).state().pose.shape == (7,)
+
+
 @pytest.mark.parametrize(
     ("told", "said"),
     [
