@@ -274,6 +274,31 @@ def test_reset_goes_up_across_and_down_in_small_steps(server: MockServer, monkey
     assert verbs.count("jointreset") == 1 and "pose" in verbs[: verbs.index("jointreset")]
 
 
+def test_reset_from_above_goes_across_before_it_goes_down(server: MockServer) -> None:
+    """What stands higher than the reset pose does not cut the corner."""
+    post(server, "jointreset")
+    high = post(server, "getpos")["pose"]
+    np.testing.assert_allclose(high[:3], [0.6, 0.0, 0.15], atol=2e-3)  # where a joint reset leads
+    goal = [0.62, 0.02, 0.12, *ABOVE[3:]]
+    env = SerlHttpEnv(server.url, reset_pose=goal, **FAST)
+    heights, places = [], []
+    send = env._send
+    env._send = lambda pose: (heights.append(pose[2]), places.append(pose[:2]), send(pose))[2]  # type: ignore[method-assign]
+    env.reset()
+    down = int(np.argmax(np.array(heights) < high[2] - 0.003))
+    assert down > 0 and np.abs(np.array(places[down:]) - goal[:2]).max() < 0.003
+
+
+def test_a_plug_that_slipped_is_told_until_the_next_trial(server: MockServer) -> None:
+    """Seed 5 has a weak grasp: pressed beside the hole, the plug slides in the fingers, as in the simulator itself."""
+    env = rehearse(server)
+    env.reset(seed=5, options={"offset": (0.012, 0.0, 0.002)})
+    told = [env.step(act(0.3, 0, -1))[4]["dislodged"] for _ in range(8)]
+    assert told == [False] * 3 + [True] * 5
+    assert env.step(act(z=0.2))[4]["dislodged"]
+    assert not env.reset(seed=5)[1]["dislodged"]
+
+
 def test_the_control_rate_is_kept(server: MockServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps begin a period apart while the policy thinks for less than half of it; one that thinks longer is late."""
     clock = SimpleNamespace(now=100.0)
