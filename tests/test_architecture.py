@@ -129,6 +129,7 @@ LEAVES = {
     "cli_practice_tables",
     "cli_guard",
     "cli_cell",
+    "cli_cell_mock",
     "cli_practice",
     "console",
 }

@@ -1,6 +1,7 @@
 """What the documents tell people to type works: every ``lotj`` command parses, and those on ``debug`` run, in order."""
 
 import functools
+import json
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lotj import cli
+from lotj.cells.mock_server import mock_robot
 from lotj.data.store import TrajectoryStore
 
 ROOT = Path(__file__).parent.parent
@@ -83,6 +85,23 @@ def test_the_rehearsal_on_an_own_cell_runs(tmp_path, monkeypatch):
     with TrajectoryStore(tmp_path / "runs/rehearsal/library.sqlite") as library:
         assert set(library.index.connector.tolist()) == {"hdmi-a"}
         assert not library.privileged("success").astype(bool)[library.index.frame_offset[:-1]].any()
+
+
+def test_the_rehearsal_over_http_runs(tmp_path, monkeypatch):
+    """``docs/your-cell-http.md``: collection, training and practice through HTTP, from and with the mock server."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").mkdir()
+    with mock_robot("usb-a") as server:
+        text = (ROOT / "examples/serl_http.toml").read_text()
+        (tmp_path / "examples/serl_http.toml").write_text(text.replace("http://127.0.0.1:5000", server.url))
+        for arguments in commands(ROOT / "docs/your-cell-http.md"):
+            if "runs/http" in arguments:
+                cli.main(arguments)
+    practised = tmp_path / "runs/http/practice/hdmi-a/ensemble-learned-gate-serl-http-s0"
+    assert (practised / "done.json").exists()
+    assert len((practised / "trials.jsonl").read_text().splitlines()) == 3
+    evaluation = json.loads((practised / "evaluation-after.json").read_text())
+    assert {row["trials"] for row in evaluation["summary"].values()} == {2}
 
 
 def test_links_lead_somewhere():

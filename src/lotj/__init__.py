@@ -11,3 +11,4 @@ __version__ = "0.1.0"
 
 gym.register("lotj/Insertion-v0", entry_point="lotj.sim.env:InsertionEnv")
 gym.register("lotj/SerlInsertion-v0", entry_point="lotj.cells.serl:SerlInsertionEnv")
+gym.register("lotj/SerlHttp-v0", entry_point="lotj.cells.serl_http:SerlHttpEnv")

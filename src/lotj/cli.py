@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from lotj import cli_cell, cli_data, cli_practice, cli_practice_tables, cli_tables
+from lotj import cli_cell, cli_cell_mock, cli_data, cli_practice, cli_practice_tables, cli_tables
 from lotj.cli_practice import print_outcome, print_preflight
 from lotj.console import bar, say
 from lotj.parallel import WorkerKilledError
@@ -179,6 +179,7 @@ COMMANDS: dict[str, Any] = {
     "cell new": cli_cell.new,
     "cell check": cli_cell.check,
     "cell calibrate": cli_cell.calibrate,
+    "cell mock-server": cli_cell_mock.mock_server,
     "data validate": cli_data.validate,
     "train": train,
     "redteam": cli_practice.redteam,

@@ -61,13 +61,35 @@ class Expert:
             self._aim = self.config.wrong_place * np.array([np.cos(angle), np.sin(angle)])
         if rng.random() < self.config.noise_probability:
             return rng.uniform(-1, 1, size).astype(np.float32)
-        tip = self._env.tip_in_socket
         rotation = self._env.data.xmat[self._env.model.body("socket").id].reshape(3, 3)
-        error = np.array([*(self._aim - tip[:2]), 0.0])
-        if np.hypot(*error[:2]) < CENTRED:
-            error[2] = -1.0
-        elif tip[2] < self._env.connector.insertion_depth + 0.0005:
-            # Off the axis and down on the face: lift a little, or friction holds the plug where it is.
-            error[2] = 0.002
-        action = np.clip(rotation @ error / self._env.action_scale[:3], -1, 1) * self.config.speed
+        depth, scale = self._env.connector.insertion_depth, self._env.action_scale[:3]
+        action = scripted_action(self._env.tip_in_socket, rotation, depth, self._aim, scale) * self.config.speed
         return np.concatenate([action, np.zeros(size - 3)]).astype(np.float32)
+
+
+def scripted_action(
+    tip_in_socket: NDArray[np.float64],
+    socket_rotation: NDArray[np.float64],
+    insertion_depth: float,
+    aim: NDArray[np.float64],
+    scale: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Where to move next: to the centreline, then down it.
+
+    Args:
+        tip_in_socket: (3,) m.
+        socket_rotation: (3, 3), from the socket's into the base frame.
+        insertion_depth: m.
+        aim: (2,) m beside the socket's axis, where to press instead.
+        scale: (3,) m for an action of 1.
+
+    Returns:
+        (3,) in [-1, 1], along the base frame's axes.
+    """
+    error = np.array([*(aim - tip_in_socket[:2]), 0.0])
+    if np.hypot(*error[:2]) < CENTRED:
+        error[2] = -1.0
+    elif tip_in_socket[2] < insertion_depth + 0.0005:
+        # Off the axis and down on the face: lift a little, or friction holds the plug where it is.
+        error[2] = 0.002
+    return np.clip(socket_rotation @ error / scale, -1, 1)
