@@ -341,8 +341,12 @@ def test_a_robot_that_does_not_answer_is_a_stop() -> None:
         raise ConnectionError("no route to robot")
 
     robot.step = gone  # type: ignore[method-assign]
-    with pytest.raises(CellStoppedError, match="no route to robot"):
+    with pytest.raises(CellStoppedError, match="did not carry out a step: no route to robot"):
         env.step(np.zeros(3))
+    env, robot = cell()
+    robot.reset = lambda **_: gone(None)  # type: ignore[method-assign]
+    with pytest.raises(CellStoppedError, match="did not reset: no route to robot"):
+        env.reset()
 
 
 def test_the_stop_file_stops_and_names_itself(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import json
 import math
 import signal
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -97,7 +98,8 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._keep_ledger()
         self._trial_impulse = 0.0
         self._fresh = _Freshness(self.config.stale_images)
-        observation, info = self.env.reset(seed=seed, options=options)
+        with self._answering("reset"):
+            observation, info = self.env.reset(seed=seed, options=options)
         self._reading = self._checked(info["reading"])
         position = self._reading.position
         if not (np.all(position >= self._low - 1e-3) and np.all(position <= self._high + 1e-3)):
@@ -236,13 +238,19 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().close()
 
     def _send(self, action: NDArray[np.float32]) -> Any:
-        """One step of the cell; a robot that does not answer is a stop."""
-        try:
+        """One step of the cell."""
+        with self._answering("carry out a step"):
             result = self.env.step(action)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise CellStoppedError(f"{self.robot} did not carry out a step: {error}") from error
         self._reading = self._checked(result[4]["reading"])
         return result
+
+    @contextmanager
+    def _answering(self, what: str) -> Iterator[None]:
+        """A robot that does not answer is a stop."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:
+            raise CellStoppedError(f"{self.robot} did not {what}: {error}") from error
 
     def _back_off(self) -> None:
         """One step straight up."""
