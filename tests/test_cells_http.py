@@ -395,14 +395,14 @@ def test_nobody_there() -> None:
 
 
 def test_the_command_line_says_that_nobody_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A robot that is off is the user's to mend: a message, no traceback."""
+    """A robot that is off is a finding of the check, which says what to do."""
     with mock_robot("usb-a", image_size=64) as gone:
         text = EXAMPLE.read_text().replace("http://127.0.0.1:5000", gone.url)
     (tmp_path / "cell.toml").write_text(text)
     with pytest.raises(SystemExit) as left:
         cli.main(["cell", "check", "--cell", str(tmp_path / "cell.toml")])
-    assert left.value.code == 2
-    assert "start the robot server, or correct url" in capsys.readouterr().err.replace("\n", " ")
+    assert left.value.code == 1
+    assert "start the robot server, or correct url" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_a_proxy_of_the_environment_is_not_asked(server: MockServer, monkeypatch: pytest.MonkeyPatch) -> None:
