@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "run": {"files", "provenance", "checkpoint"},
     "seeds": set(),
     "parallel": set(),
+    "distributed": {"parallel", "provenance"},
     "sim": {"types"},
     "data": {"types"},
     "nets": {"types"},
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     "evaluate": {"types", "stats", "rollout", "judge"},
     "online": {"types", "data", "algos"},
     "practice": {"types", "rollout", "judge", "guard", "trials", "data", "algos", "nets", "online"} | RUN,
-    "collect": {"types", "provenance", "parallel", "rollout", "data", "sim"},
+    "collect": {"types", "provenance", "distributed", "rollout", "data", "sim"},
     "offline": {"types", "seeds", "judge", "data", "algos", "nets"} | RUN,
     "encoding": {"types", "data", "algos", "offline"} | RUN,
     "report": {"types", "stats", "nets", "data", "evaluate"} | RUN,
@@ -93,7 +94,7 @@ MAY_IMPORT = {
         "report",
     }
     | RUN
-    | {"pipeline", "presets", "parallel", "redteam"},
+    | {"pipeline", "presets", "parallel", "distributed", "redteam"},
     "outcome": {"types", "stats", "evaluate", "presets"} | RUN,
     "speed": {"types", "sim", "nets", "algos", "rollout", "presets"},
     "experiments": {

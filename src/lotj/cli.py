@@ -17,6 +17,7 @@ from rich.table import Table
 
 from lotj import cli_data, cli_practice_tables, cli_tables
 from lotj.console import bar, console, say
+from lotj.distributed import workers_for
 from lotj.parallel import WorkerKilledError
 from lotj.presets import PRESETS, Preset, estimate, load_preset
 from lotj.sim import GraphicsError
@@ -99,6 +100,7 @@ def demo(
 def collect(
     run: Path | None = None,
     workers: int = CORES,
+    ray: str | None = None,
     preset: PresetChoice = PRESETS["desk"],  # type: ignore[valid-type]
 ) -> None:
     """Collect trajectories of known connectors with the scripted expert.
@@ -108,6 +110,7 @@ def collect(
     Args:
         run: run folder; runs/<preset> by default.
         workers: processes; as many as there are cores by default.
+        ray: collect on Ray instead: local, auto or the address of a cluster (docs/ray.md). The data are the same.
         preset: size of the job, with every setting.
     """
     from lotj import demo as job
@@ -115,7 +118,7 @@ def collect(
     chosen: Preset = preset
     run_root = _claim(run or Path("runs") / chosen.name, chosen)
     _print_estimate(chosen, workers)
-    collected = job.collect_stage(chosen, run_root, workers, bar)
+    collected = job.collect_stage(chosen, run_root, workers_for(workers, ray), bar)
     lost = ", ".join(f"{name} {count}" for name, count in sorted(collected.dislodged.items())) or "none"
     say(
         f"{collected.trajectories} trajectories, {collected.frames} frames, {collected.successes} successes; "
@@ -345,7 +348,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="lotj", description=DESCRIPTION, args=given)
     except MENDABLE as error:
-        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        told = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        Console(stderr=True).print(f"[red]error:[/] {escape(told)}", highlight=False, soft_wrap=True)
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
         Console(stderr=True).print("\nInterrupted; repeat the same command to continue.")

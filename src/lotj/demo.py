@@ -17,6 +17,7 @@ from lotj.algos.training import config_from
 from lotj.checkpoint import load_state
 from lotj.collect import Collected, collect
 from lotj.data.store import TrajectoryStore
+from lotj.distributed import Workers
 from lotj.encoding import offline_features
 from lotj.files import to_json, write_json
 from lotj.judge import SuccessRule
@@ -94,7 +95,7 @@ def practice_dir(run_root: Path, connector: str, recipe: str, reward: str, seed:
     return run_root / "practice" / get_connector(connector).name / f"{recipe}-{reward}{marks}-s{seed}"
 
 
-def collect_stage(preset: Preset, run_root: Path, workers: int, bars: Bars) -> Collected:
+def collect_stage(preset: Preset, run_root: Path, workers: Workers, bars: Bars) -> Collected:
     """Collect what the preset knows."""
     with bars("collect") as tick:
         return collect(preset.collect(), store_path(run_root), workers=workers, progress=tick)
