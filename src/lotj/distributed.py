@@ -276,3 +276,70 @@ def as_sent(error: Exception, task: str) -> Exception:
         sent = RuntimeError(f"{type(error).__name__}: {error}")
     sent.add_note(f"raised by {task}, on Ray node {os.uname().nodename}")
     return sent
+
+
+class Kept:
+    """Objects that live in workers of a cluster, a process each, and are built anew where one was killed.
+
+    Args:
+        builders: build them, there.
+        names: of the objects, for errors.
+        cluster: where.
+
+    Raises:
+        ClusterError: it cannot be reached, or has fewer CPUs than there are objects.
+    """
+
+    def __init__(self, builders: Sequence[Callable[[], Any]], names: Sequence[str], cluster: RayCluster) -> None:
+        self._ray = connect(cluster)
+        self._names = list(names)
+        if (cpus := cpus_of(self._ray)) < len(builders):
+            raise ClusterError(
+                f"{', '.join(names)} want a CPU each, the Ray cluster has {cpus}: join more nodes, or name fewer"
+            )
+        remote = self._ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(_Keeper)
+        with _seen(()) as call:
+            self._keepers = [remote.remote(call, self._ray.cloudpickle.dumps(builder)) for builder in builders]
+
+    def call(self, method: str, common: Any, arguments: Sequence[Any]) -> list[Any]:
+        """``method(common, argument)`` of the first objects, one for each argument, at the same time.
+
+        A call whose worker was killed is made again, so it may depend on nothing but its arguments.
+
+        Raises:
+            TaskKilledError: its worker was killed ``RETRIES`` more times.
+            Exception: what the method raised, with a note of the object's name.
+            OtherVersionError: a node has other code or libraries.
+        """
+        once = self._ray.put(common)
+        called = [
+            (keeper.do.remote(method, name, once, argument), f"{method} of {name}")
+            for keeper, name, argument in zip(self._keepers, self._names, arguments)
+        ]
+        return [take(self._ray, *one) for one in called]
+
+    def close(self) -> None:
+        """End the processes."""
+        for keeper in self._keepers:
+            self._ray.kill(keeper)
+
+
+class _Keeper:
+    """Lives in a worker. The object is built at the first call, so that an error in it is that call's."""
+
+    def __init__(self, call: Call, builder: bytes) -> None:
+        self._call, self._builder = call, builder
+        self._object: Any = None
+
+    def do(self, method: str, name: str, common: Any, argument: Any) -> Any:
+        """Call a method of the object."""
+        if self._object is None:
+            checked(self._call)
+        from ray import cloudpickle
+
+        try:
+            if self._object is None:
+                self._object = cloudpickle.loads(self._builder)()
+            return getattr(self._object, method)(common, argument)
+        except Exception as error:
+            raise as_sent(error, f"{method} of {name}") from error
