@@ -2,8 +2,9 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ray import get_runtime_context
 
@@ -78,3 +79,19 @@ def cwd(_: int) -> str:
 
 def hold_all_but_first(task: Named) -> str:
     return task.name if task.name == "a" else hold(task)
+
+
+def dying(builder: Callable[[], Any], marker: Path) -> Any:
+    """What it builds ends the process in its first trial, once."""
+    cell = builder()
+    roll = cell.roll
+
+    def roll_or_die(start: Any) -> Any:
+        rolled = roll(start)
+        if not marker.exists():
+            marker.touch()
+            os._exit(1)
+        return rolled
+
+    cell.roll = roll_or_die
+    return cell

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "collect": {"types", "provenance", "distributed", "rollout", "data", "sim"},
     "offline": {"types", "seeds", "judge", "data", "algos", "nets"} | RUN,
     "encoding": {"types", "data", "algos", "offline"} | RUN,
+    "simulated": {"types", "sim", "algos", "judge", "guard", "trials", "fleet"},
     "report": {"types", "stats", "nets", "data", "evaluate"} | RUN,
     "pipeline": {
         "types",
@@ -44,6 +45,8 @@ MAY_IMPORT = {
         "algos",
         "judge",
         "evaluate",
+        "fleet",
+        "simulated",
         "practice",
         "trials",
         "guard",
@@ -95,7 +98,7 @@ MAY_IMPORT = {
         "report",
     }
     | RUN
-    | {"pipeline", "presets", "parallel", "distributed", "redteam"},
+    | {"fleet", "pipeline", "presets", "parallel", "distributed", "redteam"},
     "outcome": {"types", "stats", "evaluate", "presets"} | RUN,
     "speed": {"types", "sim", "nets", "algos", "rollout", "presets"},
     "experiments": {

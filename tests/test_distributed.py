@@ -1,16 +1,20 @@
 """The same tasks on Ray: two nodes of one CPU each on this machine, results as from a local run, killed or not."""
 
+import functools
+import json
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import ray
+import torch
 from ray._common.usage import usage_lib
 from ray.cluster_utils import Cluster
 from ray_tasks import (
@@ -18,6 +22,7 @@ from ray_tasks import (
     always_die,
     cwd,
     die_once,
+    dying,
     fail,
     fail_pickily,
     hold,
@@ -26,10 +31,12 @@ from ray_tasks import (
     where,
 )
 
-from lotj import cli, distributed
+from lotj import cli, distributed, fleet
 from lotj import collect as collecting
+from lotj.checkpoint import load_state
 from lotj.collect import CollectConfig, collect
 from lotj.data.store import TrajectoryStore
+from lotj.demo import Places, load_offline, practise_in, silent_bars, store_path
 from lotj.distributed import (
     ClusterError,
     NotSharedError,
@@ -39,6 +46,10 @@ from lotj.distributed import (
     in_workers,
     workers_for,
 )
+from lotj.fleet import Cells
+from lotj.judge import SuccessRule
+from lotj.presets import load_preset
+from lotj.run import read_metrics
 
 
 class Nodes(NamedTuple):
@@ -66,15 +77,22 @@ def nodes() -> Iterator[Nodes]:
         patch.undo()
 
 
-def content(path: Path) -> tuple[Any, list[Any]]:
+def content(path: Path) -> list[Any]:
     """All that a store holds, in order."""
     with TrajectoryStore(path) as store:
-        return (store.metadata["collect"], store.counts), [store.read(i) for i in range(len(store))]
+        return [store.read(i) for i in range(len(store))]
 
 
 def assert_same_store(first: Path, second: Path) -> None:
-    (about, left), (other, right) = content(first), content(second)
-    assert about == other and len(left) == len(right) > 0
+    """What they are collections of, and what they hold."""
+    with TrajectoryStore(first) as one, TrajectoryStore(second) as two:
+        assert one.metadata["collect"] == two.metadata["collect"] and one.counts == two.counts
+    assert_same_content(first, second)
+
+
+def assert_same_content(first: Path, second: Path) -> None:
+    left, right = content(first), content(second)
+    assert len(left) == len(right) > 0
     for a, b in zip(left, right):
         for name in a.__dataclass_fields__:
             one, two = getattr(a, name), getattr(b, name)
@@ -181,6 +199,84 @@ def test_closing_ends_the_work(nodes: Nodes, tmp_path: Path) -> None:
     started = time.monotonic()
     assert list(in_workers(square, [1, 2], nodes.workers)) == [1, 4]
     assert time.monotonic() - started < 10
+
+
+CELLS = ("sawyer-a", "sawyer-b")
+
+
+def practised(run: Path, preset: Any, out: Path, cells: Cells) -> Path:
+    """Practise what the tiny run never saw, in a folder of the test's own."""
+    out.mkdir()
+    preset = replace(preset, evaluate=replace(preset.evaluate, trials=1, scenarios=("I",)))
+    recipe = preset.practice
+    recipe = replace(recipe, practice=replace(recipe.practice, trials=5, warmup_trials=1)).resolved("learned")
+    offline = replace(load_offline(run, preset.split()), rule=SuccessRule(0.3, 1))
+    places = Places(store_path(run), out.parent / "features.safetensors", out)
+    practise_in(places, preset, offline, "nema-5-15", recipe, 0, silent_bars, cells=cells)
+    return out
+
+
+def assert_same_practice(one: Path, two: Path) -> None:
+    """Trials, stored frames, metrics but for the time, weights, optimizer and evaluation are the same bits."""
+    for name in ("trials.jsonl", "evaluation-after.json"):
+        assert (one / name).read_text() == (two / name).read_text(), name
+    rows = [[{**row, "seconds": 0} for row in read_metrics(folder)] for folder in (one, two)]
+    assert rows[0] == rows[1] and len(rows[0]) == 6
+    assert_same_content(one / "online.sqlite", two / "online.sqlite")
+    left, right = (load_state(folder / "checkpoint.safetensors") for folder in (one, two))
+    assert same(left, right)
+
+
+def same(one: Any, two: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(two) and all(same(a, b) for a, b in zip(one, two))
+    return torch.equal(one, two) if isinstance(one, torch.Tensor) else bool(one == two)
+
+
+def test_two_cells_feed_one_learner_the_same_way_anywhere(
+    nodes: Nodes, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In turn in this process, or each in its own on Ray with one of them killed in the middle: the same bits; and
+    trials alternate between the robots."""
+    preset = load_preset(tiny_run)
+    local = practised(tiny_run, preset, tmp_path / "local", Cells(CELLS))
+    monkeypatch.setattr(fleet, "RayFleet", functools.partial(DyingFleet, marker=tmp_path / "died"))
+    monkeypatch.setattr("lotj.simulated.RayFleet", fleet.RayFleet)
+    there = practised(tiny_run, preset, tmp_path / "ray", Cells(CELLS, nodes.workers))
+    assert (tmp_path / "died").exists()
+    assert_same_practice(local, there)
+    with TrajectoryStore(local / "online.sqlite") as store:
+        assert store.index.robot.tolist() == [*CELLS, *CELLS, CELLS[0]]
+    config = json.loads((there / "config.json").read_text())["config"]
+    assert config["cells"] == list(CELLS) and config["robot"] == preset.robot
+
+
+class DyingFleet(fleet.RayFleet):
+    """Its last cell's process is ended in its first trial."""
+
+    def __init__(self, builders: Any, names: Any, cluster: Any, marker: Path) -> None:
+        super().__init__([*builders[:-1], functools.partial(dying, builders[-1], marker)], names, cluster)
+
+
+def test_more_cells_than_cpus_are_refused(nodes: Nodes) -> None:
+    """They would wait for ever; the error names them and what there is."""
+    with pytest.raises(ClusterError, match=r"a, b, c want a CPU each, the Ray cluster has 2"):
+        fleet.RayFleet([dict] * 3, ["a", "b", "c"], nodes.workers)  # type: ignore[list-item]
+
+
+def test_an_error_in_a_cell_names_it(nodes: Nodes) -> None:
+    """With its type and words, whether it comes from building the cell or from a trial."""
+    with fleet.RayFleet([functools.partial(fail, Named("b", "/nowhere"))], ["sawyer-b"], nodes.workers) as cells:
+        with pytest.raises(FileNotFoundError, match="/nowhere") as raised:
+            cells.roll(Weightless(), [None])  # type: ignore[arg-type, list-item]
+        assert raised.value.__notes__[0].startswith("raised by roll_with of sawyer-b, on Ray node ")
+
+
+class Weightless:
+    def state_dict(self) -> dict[str, Any]:
+        return {}
 
 
 def test_a_killed_node_costs_its_tasks_only(nodes: Nodes, tmp_path: Path) -> None:

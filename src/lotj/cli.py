@@ -17,7 +17,7 @@ from rich.table import Table
 
 from lotj import cli_data, cli_practice_tables, cli_tables
 from lotj.console import bar, console, say
-from lotj.distributed import workers_for
+from lotj.distributed import RayCluster, workers_for
 from lotj.parallel import WorkerKilledError
 from lotj.presets import PRESETS, Preset, estimate, load_preset
 from lotj.sim import GraphicsError
@@ -159,6 +159,8 @@ def practice(
     guard: Literal["off", "alarm", "gate"] | None = None,
     audit: bool = False,
     force: bool = False,
+    cells: tuple[str, ...] = (),
+    ray: str | None = None,
 ) -> None:
     """Practise a connector that offline training never saw.
 
@@ -177,11 +179,15 @@ def practice(
             pauses when it becomes much; gate does not pay it and goes on; off is the paper's method.
         audit: label the trials that a paused practice quarantined: shows their frames, takes y or n.
         force: practise although the reward took blind presses beside the socket for successes.
+        cells: robots that practise together, for example sawyer-a sawyer-b: a trial of each with the same policy, then
+            it learns from all of them; the preset's own robot alone by default.
+        ray: each cell in a process on Ray: local, auto or the address of a cluster (docs/ray.md). The same trials.
     """
     from dataclasses import replace
 
     from lotj import cli_guard
     from lotj import demo as job
+    from lotj.fleet import Cells
     from lotj.outcome import result as outcome_of
     from lotj.practice import PracticePaused
     from lotj.preflight import NotTrustedError
@@ -194,17 +200,18 @@ def practice(
     if guard is not None:
         inner = replace(inner, guard=replace(inner.guard, mode=guard))
     config = replace(config, practice=inner, recipe=recipe or config.recipe)
-    again = cli_guard.command(run, connector, guard, recipe, trials, scenario, seed, validation)
+    again = cli_guard.command(run, connector, guard, recipe, trials, scenario, seed, validation, cells, ray)
     chosen_seed = preset.seed if seed is None else seed
     if audit:
-        cli_guard.audit(job.practice_dir(run, connector, config.recipe, reward, chosen_seed, inner.guard.mode))
+        cli_guard.audit(job.practice_dir(run, connector, config.recipe, reward, chosen_seed, inner.guard.mode, cells))
         say(f"Next: {again}")
         return
     if reward == "ground-truth":
         console.print("[yellow]Diagnostic: practising with ground truth as the reward.[/]")
+    rolled_by = Cells(cells, None if ray is None else RayCluster(ray, max(1, len(cells))))
     try:
         out = job.practice_stage(
-            preset, run, known, connector, reward, bar, config, seed, validation, force, _print_preflight
+            preset, run, known, connector, reward, bar, config, seed, validation, force, _print_preflight, rolled_by
         )
     except NotTrustedError as refused:
         console.print(f"[yellow]No-go: {escape(str(refused))}[/]", soft_wrap=True)

@@ -20,6 +20,7 @@ from lotj.data.store import TrajectoryStore
 from lotj.distributed import Workers
 from lotj.encoding import offline_features
 from lotj.files import to_json, write_json
+from lotj.fleet import Cells
 from lotj.judge import SuccessRule
 from lotj.offline import Known, load_critic, load_policy, load_reward, train_critic, train_policy, train_reward
 from lotj.parallel import beside
@@ -88,10 +89,19 @@ def store_path(run_root: Path) -> Path:
     return run_root / "data" / "trajectories.sqlite"
 
 
-def practice_dir(run_root: Path, connector: str, recipe: str, reward: str, seed: int, guard: str = "off") -> Path:
-    """The folder of one practice: ``<recipe>-<reward>[-redteam][-<guard>]-s<seed>``."""
+def practice_dir(
+    run_root: Path,
+    connector: str,
+    recipe: str,
+    reward: str,
+    seed: int,
+    guard: str = "off",
+    robots: tuple[str, ...] = (),
+) -> Path:
+    """The folder of one practice: ``<recipe>-<reward>[-redteam][-<guard>][-<robot>+<robot>]-s<seed>``."""
     marks = "-redteam" if reward == "learned" and is_red_teamed(run_root) else ""
     marks += "" if guard == "off" else f"-{guard}"
+    marks += f"-{'+'.join(robots)}" if robots else ""
     return run_root / "practice" / get_connector(connector).name / f"{recipe}-{reward}{marks}-s{seed}"
 
 
@@ -210,6 +220,7 @@ def practice_stage(
     allow_validation: bool = False,
     force: bool = False,
     answered: Answered = silent_answer,
+    cells: Cells = Cells(),
 ) -> Path:
     """Ask whether the reward may be trusted, evaluate, practise, evaluate again.
 
@@ -225,6 +236,7 @@ def practice_stage(
         allow_validation: as for ``refuse_known``.
         force: practise even where the answer is no.
         answered: told the answer.
+        cells: several practise together, or in processes of their own; the preset's own robot is asked and evaluated.
 
     Returns:
         The practice's folder; what is finished there is reused.
@@ -243,10 +255,10 @@ def practice_stage(
         if not (answer["go"] or force):
             raise NotTrustedError(answer["reason"])
         offline = replace(offline, rule=SuccessRule(**answer["rule"]))
-    out = practice_dir(run_root, connector, recipe.recipe, reward, seed, recipe.practice.guard.mode)
+    out = practice_dir(run_root, connector, recipe.recipe, reward, seed, recipe.practice.guard.mode, cells.robots)
     places = Places(store_path(run_root), features_path(run_root, recipe), out)
     red_teamed = reward == "learned" and is_red_teamed(run_root)
-    practise_in(places, preset, offline, connector, recipe, seed, bars, allow_validation, red_teamed)
+    practise_in(places, preset, offline, connector, recipe, seed, bars, allow_validation, red_teamed, cells)
     return out
 
 
@@ -260,6 +272,7 @@ def practise_in(
     bars: Bars,
     allow_validation: bool = False,
     red_teamed: bool = False,
+    cells: Cells = Cells(),
 ) -> None:
     """Evaluate, practise, evaluate again, with networks and folders of the caller's choice.
 
@@ -273,6 +286,7 @@ def practise_in(
         bars: progress.
         allow_validation: as in ``refuse_known``.
         red_teamed: whether the reward model had learned from attacks, for the record.
+        cells: as for ``practice_stage``.
 
     Raises:
         PracticePaused: the guard's alarm.
@@ -282,6 +296,8 @@ def practise_in(
     config = {"connector": connector, "robot": preset.robot, "recipe": recipe, "rule": offline.rule}
     config["validation"] = validation
     config["red_teamed"] = red_teamed
+    if cells.robots:
+        config["cells"] = cells.robots
     run = Run(out, "practice", config, seed)
     untaught = ImagePolicy(offline.policy)
     about = {**OFFLINE, "validation": validation}
@@ -301,6 +317,7 @@ def practise_in(
             progress=_told(tick, recipe.practice.trials),
             own=preset.known,
             allow_validation=allow_validation,
+            cells=cells,
         )
     about = _about(name, recipe, validation)
     _evaluate(preset, connector, learner, offline, out / "evaluation-after.json", bars, f"{name} after", about)

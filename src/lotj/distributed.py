@@ -137,8 +137,7 @@ def _on_ray(
                 submit(2 * cpus_of(ray) - len(pending))  # nodes come and go
                 yield result
         finally:
-            for reference, _ in pending:
-                ray.cancel(reference)
+            _end(ray, [reference for reference, _ in pending])
 
 
 def connect(cluster: RayCluster) -> Any:
@@ -194,6 +193,14 @@ def take(ray: Any, reference: Any, name: str) -> Any:
         if isinstance(error.cause, Exception):
             raise error.cause from error
         raise
+
+
+def _end(ray: Any, left: list[Any]) -> None:
+    """End tasks that nobody waits for. One that is on its way to a worker may miss the first call."""
+    for _ in range(3):
+        for reference in left:
+            ray.cancel(reference, force=True)
+        _, left = ray.wait(left, num_returns=len(left), timeout=3) if left else ([], [])
 
 
 def name_of(task: Any) -> str:
@@ -299,7 +306,10 @@ class Kept:
             )
         remote = self._ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(_Keeper)
         with _seen(()) as call:
-            self._keepers = [remote.remote(call, self._ray.cloudpickle.dumps(builder)) for builder in builders]
+            self._call = call
+        self._keepers = [remote.remote() for _ in builders]
+        # Held here, not by the keepers: one that is started anew has nothing but what it is called with.
+        self._builders = [self._ray.put(self._ray.cloudpickle.dumps(builder)) for builder in builders]
 
     def call(self, method: str, common: Any, arguments: Sequence[Any]) -> list[Any]:
         """``method(common, argument)`` of the first objects, one for each argument, at the same time.
@@ -313,8 +323,8 @@ class Kept:
         """
         once = self._ray.put(common)
         called = [
-            (keeper.do.remote(method, name, once, argument), f"{method} of {name}")
-            for keeper, name, argument in zip(self._keepers, self._names, arguments)
+            (keeper.do.remote(self._call, [builder], method, name, once, argument), f"{method} of {name}")
+            for keeper, builder, name, argument in zip(self._keepers, self._builders, self._names, arguments)
         ]
         return [take(self._ray, *one) for one in called]
 
@@ -327,19 +337,18 @@ class Kept:
 class _Keeper:
     """Lives in a worker. The object is built at the first call, so that an error in it is that call's."""
 
-    def __init__(self, call: Call, builder: bytes) -> None:
-        self._call, self._builder = call, builder
+    def __init__(self) -> None:
         self._object: Any = None
 
-    def do(self, method: str, name: str, common: Any, argument: Any) -> Any:
-        """Call a method of the object."""
+    def do(self, call: Call, builder: list[Any], method: str, name: str, common: Any, argument: Any) -> Any:
+        """Call a method of the object; ``builder`` is in a list lest it be fetched at every call."""
         if self._object is None:
-            checked(self._call)
-        from ray import cloudpickle
+            checked(call)
+        import ray
 
         try:
             if self._object is None:
-                self._object = cloudpickle.loads(self._builder)()
+                self._object = ray.cloudpickle.loads(ray.get(builder[0]))()
             return getattr(self._object, method)(common, argument)
         except Exception as error:
             raise as_sent(error, f"{method} of {name}") from error

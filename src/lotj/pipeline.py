@@ -6,7 +6,9 @@ A run folder holds one offline phase and any number of practices on connectors t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
@@ -24,16 +26,18 @@ from lotj.data.store import TrajectoryStore
 from lotj.encoding import FeatureConfig, offline_features
 from lotj.evaluate import EvaluateConfig, Evaluation, evaluate
 from lotj.files import write_json
+from lotj.fleet import Cells
 from lotj.guard import GuardConfig
 from lotj.judge import Judge, SuccessRule
 from lotj.offline import Known
-from lotj.practice import PracticeConfig, practice
+from lotj.practice import PracticeConfig, practise_in_rounds
 from lotj.preflight import Preflight, PreflightConfig, preflight
 from lotj.run import Run
 from lotj.seeds import stream_seed
 from lotj.sim.connectors import Connector, get_connector, load_catalogue
 from lotj.sim.distance import barred_from_training
 from lotj.sim.env import InsertionEnv
+from lotj.simulated import Job, simulated_fleet
 from lotj.trials import RewardSource, TrialRecord
 
 Recipe = Literal["ensemble", "iql"]
@@ -196,14 +200,25 @@ def practise(
     progress: Callable[[TrialRecord], None] | None = None,
     own: Sequence[str] = (),
     allow_validation: bool = False,
+    cells: Cells = Cells(),
 ) -> Learner:
     """Practise one connector (Sec. V-C) in the run's folder; continues or reuses what is there. Returns the learner.
 
-    ``own`` and ``allow_validation`` are those of ``refuse_known``.
+    ``cells`` practise instead of ``robot``; ``own`` and ``allow_validation`` are those of ``refuse_known``.
     """
     validation = refuse_known(connector, offline.known, own, allow_validation=allow_validation)
     return practise_unchecked(
-        connector, robot, config, offline, store, run, seed, cache=cache, progress=progress, validation=validation
+        connector,
+        robot,
+        config,
+        offline,
+        store,
+        run,
+        seed,
+        cache=cache,
+        progress=progress,
+        validation=validation,
+        cells=cells,
     )
 
 
@@ -219,6 +234,7 @@ def practise_unchecked(
     cache: Path | None = None,
     progress: Callable[[TrialRecord], None] | None = None,
     validation: bool = False,
+    cells: Cells = Cells(),
 ) -> Learner:
     """``practise`` of any connector, known ones too: for red-teaming and diagnosis, never for a claim."""
     name = get_connector(connector).name
@@ -229,17 +245,26 @@ def practise_unchecked(
         assert state is not None
         learner.load_state_dict(state["learner"])
         return learner
-    env = InsertionEnv(connector, robot, image_size=store.shape.height)
-    settings = config.resolved(config.practice.reward).practice
-    judge = Judge(offline.reward, offline.rule) if settings.reward == "learned" else None
-    try:
+    config = config.resolved(config.practice.reward)
+    settings, robots = config.practice, cells.robots or (robot,)
+    job = Job(
+        get_connector(connector),
+        store.shape.height,
+        settings.reward,
+        offline.reward,
+        offline.rule,
+        settings.guard,
+    )
+    with closing(InsertionEnv(connector, robots[0], image_size=job.image_size)) as env:
         _refuse_other_scale(store, env)
+    with ExitStack() as places:
+        fleet = simulated_fleet(
+            job, cells._replace(robots=robots), learner, partial(make_learner, config, offline, seed=0), places
+        )
         run.start()
         # The same for all recipes and rewards, so that they meet the same start states; another for each connector.
         rng = np.random.default_rng(stream_seed(seed, name, "practice"))
-        result = practice(settings, env, learner, judge, features, run, rng, progress=progress)
-    finally:
-        env.close()
+        result = practise_in_rounds(settings, fleet, learner, features, run, rng, progress)
     run.finish({**result.summary(), "validation": validation})
     return learner
 
