@@ -161,6 +161,21 @@ def test_the_command_line_tells_the_name_of_the_task(
     assert "too few frames\nraised by run_case of erm-s0, on Ray node 10.0.0.7" in told
 
 
+def test_the_documented_collection_runs(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/ray.md's command on debug, on the cluster that this process is connected to, and again: nothing is left."""
+    text = (Path(__file__).parent.parent / "docs/ray.md").read_text()
+    (command,) = [
+        line.split()[1:] for line in text.splitlines() if line.startswith("lotj") and "--ray local debug" in line
+    ]
+    monkeypatch.setattr(cli, "_print_estimate", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    small = ["--known", "usb-a", "rj45", "--trajectories", "2"]
+    cli.main([*command, *small])
+    cli.main([*command, *small])
+    with TrajectoryStore(tmp_path / "runs/debug/data/trajectories.sqlite") as store:
+        assert len(store) == 4
+
+
 def test_other_versions_are_refused(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node with other code does nothing; the error names what differs, both versions and the remedy."""
     held = distributed.fingerprint()

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from lotj.algos.learner import Learner
-from lotj.distributed import Kept, RayCluster
+from lotj.distributed import RayCluster
 from lotj.guard import GuardConfig, Tug, tug_test
 from lotj.judge import GroundTruthJudge, Judge, Judgement
+from lotj.kept import Kept
 from lotj.online import EncodingPolicy
 from lotj.rollout import rollout
 from lotj.trials import RewardSource
