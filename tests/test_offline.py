@@ -112,7 +112,7 @@ def test_each_connector_is_practised_from_places_of_its_own(tmp_path: Path, monk
     monkeypatch.setattr(pipeline, "make_learner", lambda config, offline, seed: seed)
     monkeypatch.setattr(pipeline, "offline_features", lambda *_: None)
     monkeypatch.setattr(pipeline, "InsertionEnv", lambda *_, **__: Env())
-    monkeypatch.setattr(pipeline, "practice", practice)
+    monkeypatch.setattr(pipeline, "practise_in_rounds", practice)
     known: Any = type("Offline", (), {"known": KNOWN})
     held: Any = type("Store", (), {"shape": type("Shape", (), {"height": 32}), "metadata": {}})
     for number, connector in enumerate(("europlug", "nema-5-15", "europlug")):
