@@ -16,6 +16,7 @@ from lotj.algos.iql import CriticConfig, CriticLearner, CriticNetwork
 from lotj.algos.policy import PolicyConfig
 from lotj.algos.reward import RewardConfig
 from lotj.data.store import TrajectoryStore
+from lotj.judge import SuccessRule
 from lotj.nets.encoder import EncoderConfig
 from lotj.offline import CriticStage, Known, PolicyStage, RewardStage
 from lotj.run import Run
@@ -105,15 +106,16 @@ def test_each_connector_is_practised_from_places_of_its_own(tmp_path: Path, monk
         def close(self) -> None:
             pass
 
-    def practice(config: Any, env: Any, learner: Any, judge: Any, features: Any, run: Any, rng: Any, **_: Any) -> None:
+    def practice(config: Any, fleet: Any, learner: Any, features: Any, run: Any, rng: Any, progress: Any) -> None:
         drawn.append((learner, int(rng.integers(2**31))))
         raise Stop
 
     monkeypatch.setattr(pipeline, "make_learner", lambda config, offline, seed: seed)
     monkeypatch.setattr(pipeline, "offline_features", lambda *_: None)
     monkeypatch.setattr(pipeline, "InsertionEnv", lambda *_, **__: Env())
+    monkeypatch.setattr(pipeline, "simulated_fleet", lambda *_: None)
     monkeypatch.setattr(pipeline, "practise_in_rounds", practice)
-    known: Any = type("Offline", (), {"known": KNOWN})
+    known: Any = type("Offline", (), {"known": KNOWN, "reward": None, "rule": SuccessRule()})
     held: Any = type("Store", (), {"shape": type("Shape", (), {"height": 32}), "metadata": {}})
     for number, connector in enumerate(("europlug", "nema-5-15", "europlug")):
         run = Run(tmp_path / str(number), "practice", {}, 0)
