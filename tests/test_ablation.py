@@ -130,7 +130,7 @@ def test_networks_are_lent_trained_once_and_shared(
     offline = [results[f"{CONNECTOR}-{arm}-ensemble-s0"]["scenarios"]["II"]["offline_true"] for arm in ARMS]
     assert offline[0] == offline[1]
 
-    monkeypatch.setattr(pipeline, "practice", None)
+    monkeypatch.setattr(pipeline, "practise_in_rounds", None)
     command(tmp_path, "--run", str(tiny_run), "--seeds", "0")
     assert len(trained) == 2
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -17,6 +16,7 @@ from lotj.algos.iql import CriticConfig, CriticLearner, CriticNetwork
 from lotj.algos.policy import PolicyConfig
 from lotj.algos.reward import RewardConfig
 from lotj.data.store import TrajectoryStore
+from lotj.judge import SuccessRule
 from lotj.nets.encoder import EncoderConfig
 from lotj.offline import CriticStage, Known, PolicyStage, RewardStage
 from lotj.run import Run
@@ -100,18 +100,15 @@ def test_each_connector_is_practised_from_places_of_its_own(tmp_path: Path, monk
     class Stop(Exception):
         pass
 
-    class Env(gymnasium.Env[Any, Any]):
-        action_scale = np.zeros(3)
-
-    def practice(config: Any, env: Any, learner: Any, judge: Any, features: Any, run: Any, rng: Any, **_: Any) -> None:
+    def practice(config: Any, fleet: Any, learner: Any, features: Any, run: Any, rng: Any, *_: Any) -> None:
         drawn.append((learner, int(rng.integers(2**31))))
         raise Stop
 
     monkeypatch.setattr(pipeline, "make_learner", lambda config, offline, seed: seed)
     monkeypatch.setattr(pipeline, "offline_features", lambda *_: None)
-    monkeypatch.setattr(pipeline, "open_cell", lambda *_, **__: Env())
-    monkeypatch.setattr(pipeline, "practice", practice)
-    known: Any = type("Offline", (), {"known": KNOWN})
+    monkeypatch.setattr(pipeline, "open_fleet", lambda *_: None)
+    monkeypatch.setattr(pipeline, "practise_in_rounds", practice)
+    known: Any = type("Offline", (), {"known": KNOWN, "reward": None, "rule": SuccessRule()})
     held: Any = type("Store", (), {"shape": type("Shape", (), {"height": 32}), "metadata": {}})
     for number, connector in enumerate(("europlug", "nema-5-15", "europlug")):
         run = Run(tmp_path / str(number), "practice", {}, 0)

@@ -240,7 +240,7 @@ def test_cases_are_practised_once_and_repeated_from_their_files(
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("practised again")
 
-    monkeypatch.setattr(pipeline, "practice", fail)
+    monkeypatch.setattr(pipeline, "practise_in_rounds", fail)
     lost = f"{CONNECTOR}-ensemble-learned-s1"
     (tmp_path / "results" / f"{lost}.json").unlink()
     command(tiny_run, tmp_path, *options, "--recipes", "ensemble")

@@ -17,6 +17,7 @@ from rich.markup import escape
 from lotj import cli_cell, cli_cell_mock, cli_data, cli_practice, cli_practice_tables, cli_tables
 from lotj.cli_practice import print_outcome, print_preflight
 from lotj.console import bar, say
+from lotj.distributed import workers_for
 from lotj.parallel import WorkerKilledError
 from lotj.presets import PRESETS, Preset, estimate, load_preset
 from lotj.sim import GraphicsError
@@ -99,6 +100,7 @@ def demo(
 def collect(
     run: Path | None = None,
     workers: int = CORES,
+    ray: str | None = None,
     cell: Path | None = None,
     connectors: tuple[str, ...] = (),
     confirm: bool = True,
@@ -111,6 +113,7 @@ def collect(
     Args:
         run: run folder; runs/<preset> by default.
         workers: processes; as many as there are cores by default.
+        ray: collect on Ray instead: local, auto or the address of a cluster (docs/ray.md). The data are the same.
         cell: collect on this cell of your own (``lotj cell new``) instead of in the simulator.
         connectors: what is put into its clamp, one after the other; any names.
         confirm: there, a person confirms that a connector is in place, and discards trials in which it slipped.
@@ -126,7 +129,7 @@ def collect(
         cli_cell.collect(run_root, cell, connectors, chosen, confirm)
         return
     _print_estimate(chosen, workers)
-    collected = job.collect_stage(chosen, run_root, workers, bar)
+    collected = job.collect_stage(chosen, run_root, workers_for(workers, ray), bar)
     lost = ", ".join(f"{name} {count}" for name, count in sorted(collected.dislodged.items())) or "none"
     say(
         f"{collected.trajectories} trajectories, {collected.frames} frames, {collected.successes} successes; "
@@ -209,7 +212,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="lotj", description=DESCRIPTION, args=given)
     except MENDABLE as error:
-        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        told = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        Console(stderr=True).print(f"[red]error:[/] {escape(told)}", highlight=False, soft_wrap=True)
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
         Console(stderr=True).print("\nInterrupted; repeat the same command to continue.")

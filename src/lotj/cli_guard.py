@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.prompt import Prompt
@@ -53,12 +54,23 @@ def command(
     seed: int | None,
     validation: bool,
     cell: Path | None = None,
+    cells: Sequence[str] = (),
+    ray: str | None = None,
 ) -> str:
     """The command that continues a practice."""
-    options = {"guard": guard, "recipe": recipe, "trials": trials, "scenario": scenario, "seed": seed, "cell": cell}
+    options = {
+        "guard": guard,
+        "recipe": recipe,
+        "trials": trials,
+        "scenario": scenario,
+        "seed": seed,
+        "cell": cell,
+        "ray": ray,
+    }
     words = ["lotj", "practice", "--run", str(run), "--connector", connector]
     for name, value in options.items():
         words += [f"--{name}", str(value)] if value is not None else []
+    words += ["--cells", *cells] if cells else []
     return shlex.join(words + (["--validation"] if validation else []))
 
 

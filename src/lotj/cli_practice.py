@@ -13,6 +13,7 @@ from rich.table import Table
 
 from lotj import cli_cell
 from lotj.console import bar, console, say
+from lotj.distributed import RayCluster
 from lotj.presets import load_preset
 
 CORES = os.cpu_count() or 1
@@ -32,6 +33,8 @@ def practice(
     force: bool = False,
     cell: Path | None = None,
     keep: bool = False,
+    cells: tuple[str, ...] = (),
+    ray: str | None = None,
 ) -> None:
     """Practise a connector that offline training never saw.
 
@@ -51,11 +54,15 @@ def practice(
         audit: label the trials that a paused practice quarantined: shows their frames, takes y or n.
         force: practise although the reward took blind presses beside the socket for successes.
         cell: practise on this cell of your own (``lotj cell new``); the run's own by default.
+        cells: robots that practise together, for example sawyer-a sawyer-b, or files of own cells: a trial of each with
+            the same policy, then it learns from all of them; the run's own alone by default.
+        ray: each cell in a process on Ray: local, auto or the address of a cluster (docs/ray.md). The same trials.
         keep: put the trials with the robot's own labels into the run's library, for the next offline training.
     """
     from lotj import cli_guard
     from lotj import demo as job
     from lotj.cells.safety import CellStoppedError
+    from lotj.fleet import Cells
     from lotj.outcome import result as outcome_of
     from lotj.practice import PracticePaused
     from lotj.preflight import NotTrustedError
@@ -70,18 +77,31 @@ def practice(
     if guard is not None:
         inner = replace(inner, guard=replace(inner.guard, mode=guard))
     config = replace(config, practice=inner, recipe=recipe or config.recipe)
-    again = cli_guard.command(run, connector, guard, recipe, trials, scenario, seed, validation, cell)
+    again = cli_guard.command(run, connector, guard, recipe, trials, scenario, seed, validation, cell, cells, ray)
     chosen_seed = preset.seed if seed is None else seed
     if audit:
         mode = inner.guard.mode
-        cli_guard.audit(job.practice_dir(run, connector, config.recipe, reward, chosen_seed, mode, preset.robot))
+        cli_guard.audit(job.practice_dir(run, connector, config.recipe, reward, chosen_seed, mode, preset.robot, cells))
         say(f"Next: {again}")
         return
     if reward == "ground-truth":
         console.print("[yellow]Diagnostic: practising with ground truth as the reward.[/]")
+    rolled_by = Cells(cells, None if ray is None else RayCluster(ray, max(1, len(cells))))
     try:
         out = job.practice_stage(
-            preset, run, known, connector, reward, bar, config, seed, validation, force, print_preflight, cli_cell.ask
+            preset,
+            run,
+            known,
+            connector,
+            reward,
+            bar,
+            config,
+            seed,
+            validation,
+            force,
+            print_preflight,
+            cli_cell.ask,
+            rolled_by,
         )
     except CellStoppedError as stopped:
         console.print(f"[yellow]Stopped: {escape(str(stopped))}[/]", soft_wrap=True)

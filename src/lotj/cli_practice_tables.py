@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from lotj.console import bar, console, each, say
+from lotj.distributed import workers_for
 from lotj.experiments.ablation_cases import AblationCase, AblationConfig, AblationJob
 from lotj.experiments.practice_cases import PracticeJob, PracticeTableConfig
 from lotj.presets import PRESETS
@@ -19,6 +20,7 @@ def practice(
     out: Path = Path("runs/tables/practice"),
     results: Path = Path("results/practice"),
     workers: int = 2,
+    ray: str | None = None,
     validation: bool = False,
     config: Annotated[PracticeTableConfig, tyro.conf.arg(name="")] = PracticeTableConfig(),
 ) -> None:
@@ -32,6 +34,7 @@ def practice(
         out: folder of the practices.
         results: result files.
         workers: practices at once, one thread each.
+        ray: work on Ray instead: local, auto or the address of a cluster, whose nodes share the folders (docs/ray.md).
         validation: practise validation connectors on purpose, for choosing recipes; marked in every output.
         config: the protocol.
     """
@@ -41,7 +44,8 @@ def practice(
 
     job, cases = PracticeJob(run, out, results, validation), config.cases()
     todo = prepare(cases, job, bar)
-    each("practise", _practise, [(case, job) for case in todo], len(cases), workers)
+    shared = (run, out, results)
+    each("practise", _practise, [(case, job) for case in todo], len(cases), workers_for(workers, ray), shared)
     console.print(practice_table(read_results(results)), markup=False, soft_wrap=True)
     if "ground-truth" in config.rewards:
         console.print("[yellow]Diagnostic: columns of ground-truth practised with ground truth as the reward.[/]")
@@ -53,6 +57,7 @@ def ablation(
     results: Path = Path("results/ablation"),
     run: Path | None = None,
     workers: int = 2,
+    ray: str | None = None,
     preset: Literal["debug", "desk", "paper"] = "desk",
     validation: bool = False,
     config: Annotated[AblationConfig, tyro.conf.arg(name="")] = AblationConfig(),
@@ -67,6 +72,7 @@ def ablation(
         results: result files.
         run: a run folder whose data and finished networks are used where they are the same; never written to.
         workers: trainings or practices at once, one thread each.
+        ray: work on Ray instead: local, auto or the address of a cluster, whose nodes share the folders (docs/ray.md).
         preset: size of everything.
         validation: practise validation connectors on purpose, for choosing recipes; marked in every output.
         config: the protocol.
@@ -79,17 +85,20 @@ def ablation(
 
     job, cases = AblationJob(PRESETS[preset], out, results, run, validation), config.cases()
     todo = unfinished_cases(cases, job)
+    places, shared = workers_for(workers, ray), (out, results, *([] if run is None else [run]))
     if todo:
         if ablation_store(job) == store_path(out):
-            collect_stage(job.preset, out, workers, bar)
+            collect_stage(job.preset, out, places, bar)
         _tell_lent(todo, job)
         # A policy needs its critic.
         for kinds in (("critic", "reward"), ("policy",)):
             networks = untrained(todo, job, *kinds)
-            each(f"train {' and '.join(kinds)}", _train, [(net, job) for net in networks], len(networks), workers)
+            each(
+                f"train {' and '.join(kinds)}", _train, [(net, job) for net in networks], len(networks), places, shared
+            )
         frames = unencoded(todo, job)
-        each("encode offline frames", _encode, [(case, job) for case in frames], len(frames), workers)
-    each("practise", _ablate, [(case, job) for case in todo], len(cases), workers)
+        each("encode offline frames", _encode, [(case, job) for case in frames], len(frames), places, shared)
+    each("practise", _ablate, [(case, job) for case in todo], len(cases), places, shared)
     console.print(ablation_table(read_results(results)), markup=False, soft_wrap=True)
     say("Next: lotj tables render")
 

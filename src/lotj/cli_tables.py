@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from lotj.console import bar, console, each, say
+from lotj.distributed import Workers, workers_for
 from lotj.experiments.reward_connectors import RewardConnectorsConfig
 from lotj.experiments.reward_levers import RewardLeversConfig
 from lotj.experiments.reward_runs import RewardCase, RewardTableConfig
@@ -28,6 +29,7 @@ def reward(
     out: Path = Path("runs/tables/reward"),
     results: Path = Path("results/reward/table-iv"),
     workers: int = 2,
+    ray: str | None = None,
     trajectories: int = 80,
     config: Annotated[RewardTableConfig, tyro.conf.arg(name="")] = REWARD_TABLE,
 ) -> None:
@@ -40,12 +42,13 @@ def reward(
         out: data and training runs.
         results: result files.
         workers: networks trained at once, one thread each.
+        ray: work on Ray instead: local, auto or the address of a cluster, whose nodes share the folders (docs/ray.md).
         trajectories: collected of each connector.
         config: the protocol.
     """
     from lotj.experiments.reward_table import read_results, table_iv
 
-    _run_all(config.cases(), out, results, workers, trajectories)
+    _run_all(config.cases(), out, results, workers_for(workers, ray), trajectories)
     console.print(table_iv(read_results(results)), markup=False, soft_wrap=True)
     say("Next: lotj tables render")
 
@@ -54,6 +57,7 @@ def levers(
     out: Path = Path("runs/tables/reward"),
     results: Path = Path("results/reward/levers"),
     workers: int = 2,
+    ray: str | None = None,
     trajectories: int = 80,
     config: Annotated[RewardLeversConfig, tyro.conf.arg(name="")] = REWARD_LEVERS,
 ) -> None:
@@ -65,13 +69,14 @@ def levers(
         out: data and training runs.
         results: result files.
         workers: networks trained at once, one thread each.
+        ray: work on Ray instead: local, auto or the address of a cluster, whose nodes share the folders (docs/ray.md).
         trajectories: collected of each connector.
         config: which changes, on which draws.
     """
     from lotj.experiments.reward_levers import levers_table
     from lotj.experiments.reward_table import read_results
 
-    _run_all(config.cases(), out, results, workers, trajectories)
+    _run_all(config.cases(), out, results, workers_for(workers, ray), trajectories)
     console.print(levers_table(read_results(results)), markup=False, soft_wrap=True)
     say("Next: lotj tables render")
 
@@ -80,6 +85,7 @@ def connectors(
     out: Path = Path("runs/tables/reward"),
     results: Path = Path("results/reward/connectors"),
     workers: int = 2,
+    ray: str | None = None,
     trajectories: int = 80,
     config: Annotated[RewardConnectorsConfig, tyro.conf.arg(name="")] = REWARD_CONNECTORS,
 ) -> None:
@@ -93,6 +99,7 @@ def connectors(
         out: data and training runs.
         results: result files.
         workers: networks trained at once, one thread each.
+        ray: work on Ray instead: local, auto or the address of a cluster, whose nodes share the folders (docs/ray.md).
         trajectories: collected of each validation and held-out connector.
         config: how many training connectors, on which draws.
     """
@@ -107,7 +114,7 @@ def connectors(
     gigabytes = sum(needed.values()) * FRAMES_PER_TRAJECTORY * STORED_BYTES * size**2 * 3 / 1e9
     say(f"To train on: {sum(needed.values())} trajectories of {len(needed)} connectors, {gigabytes:.1f} GB of disk")
     training = CollectConfig(tuple(needed), counts=tuple(needed.values()), slow=0.15, wrong_place=0.15, image_size=size)
-    _run_all(cases, out, results, workers, trajectories, training)
+    _run_all(cases, out, results, workers_for(workers, ray), trajectories, training)
     console.print(connectors_table(read_results(results)), markup=False, soft_wrap=True)
     say("Next: lotj tables render")
 
@@ -139,7 +146,7 @@ def _run_all(
     cases: list[RewardCase],
     out: Path,
     results: Path,
-    workers: int,
+    workers: Workers,
     trajectories: int,
     training: CollectConfig | None = None,
 ) -> None:
@@ -161,7 +168,7 @@ def _run_all(
             collect(training, own, workers=workers, progress=tick)
     runs = out / results.name
     tasks = [(case, store, runs, results, own if training else None) for case in todo]
-    each("train and score", _run, tasks, len(cases), workers)
+    each("train and score", _run, tasks, len(cases), workers, (out, results))
 
 
 def _run(task: tuple[RewardCase, Path, Path, Path, Path | None]) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 
 from lotj.data.schema import DISLODGED, dislodged_counts
 from lotj.data.store import TrajectoryStore
-from lotj.parallel import in_processes
+from lotj.distributed import Workers, in_workers
 from lotj.provenance import provenance
 from lotj.rollout import policy_rng, rollout
 from lotj.sim.connectors import get_connector
@@ -90,6 +90,11 @@ class Chunk(NamedTuple):
     robot: str
     indices: tuple[int, ...]
 
+    @property
+    def name(self) -> str:
+        """What it is called in errors."""
+        return f"{self.connector} on {self.robot}, trajectories {self.indices[0]} to {self.indices[-1]}"
+
 
 @dataclass
 class Collected:
@@ -111,7 +116,7 @@ def collect(
     config: CollectConfig,
     path: Path,
     *,
-    workers: int = 2,
+    workers: Workers = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Collected:
     """Fill the store at ``path``; resumes a collection of the same config.
@@ -119,7 +124,7 @@ def collect(
     Args:
         config: what to collect.
         path: the store's file, made where it does not exist.
-        workers: processes; 1 collects in this one.
+        workers: processes, 1 collects in this one; or a cluster.
         progress: called with (trajectories done, trajectories in all).
 
     Returns:
@@ -137,7 +142,7 @@ def collect(
         chunks = [chunk for chunk in _chunks(config) if not _seeds(chunk) <= finished]
         done = total - sum(len(_seeds(chunk) - finished) for chunk in chunks)
         progress(done, total)
-        with closing(in_processes(roll_chunk, chunks, workers)) as results:
+        with closing(in_workers(roll_chunk, chunks, workers)) as results:
             for connector, seed, trajectory in chain.from_iterable(results):
                 if (connector, seed) in finished:
                     continue

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lotj.parallel import in_processes
+from lotj.distributed import Workers, in_workers
 
 # Where nobody watches, for example in a log, tables need no narrow screen.
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -37,20 +38,28 @@ def bar(title: str) -> Iterator[Any]:
         yield tick
 
 
-def each(title: str, function: Callable[[Any], str], tasks: Sequence[Any], total: int, workers: int) -> None:
-    """Do tasks in processes, with a bar.
+def each(
+    title: str,
+    function: Callable[[Any], str],
+    tasks: Sequence[Any],
+    total: int,
+    workers: Workers,
+    shared: Sequence[Path] = (),
+) -> None:
+    """Do tasks in processes or on a cluster, with a bar.
 
     Args:
         title: of the bar.
         function: of a module; does a task and returns what to show when it is done.
         tasks: its arguments.
         total: tasks in all, those done before this call included.
-        workers: processes.
+        workers: processes, or a cluster.
+        shared: folders that the tasks read or write.
     """
     with bar(title) as tick:
         done = total - len(tasks)
         tick(done, total)
-        with closing(in_processes(function, tasks, workers)) as names:
+        with closing(in_workers(function, tasks, workers, shared)) as names:
             for name in names:
                 done += 1
                 tick(done, total, name)

@@ -19,8 +19,10 @@ from lotj.cells.opening import honours_scenarios, identify, is_own_cell, robot_n
 from lotj.checkpoint import load_state
 from lotj.collect import Collected, collect
 from lotj.data.store import TrajectoryStore
+from lotj.distributed import Workers
 from lotj.encoding import offline_features
 from lotj.files import to_json, write_json
+from lotj.fleet import Cells
 from lotj.judge import SuccessRule
 from lotj.keeping import Kept, keep
 from lotj.offline import Known, load_critic, load_policy, load_reward, train_critic, train_policy, train_reward
@@ -91,16 +93,24 @@ def store_path(run_root: Path) -> Path:
 
 
 def practice_dir(
-    run_root: Path, connector: str, recipe: str, reward: str, seed: int, guard: str = "off", robot: str = ""
+    run_root: Path,
+    connector: str,
+    recipe: str,
+    reward: str,
+    seed: int,
+    guard: str = "off",
+    robot: str = "",
+    robots: tuple[str, ...] = (),
 ) -> Path:
-    """The folder of one practice: ``<recipe>-<reward>[-redteam][-<guard>][-<own cell>]-s<seed>``."""
+    """The folder of one practice: ``<recipe>-<reward>[-redteam][-<guard>][-<own cell>|-<cell>+<cell>]-s<seed>``."""
     marks = "-redteam" if reward == "learned" and is_red_teamed(run_root) else ""
     marks += "" if guard == "off" else f"-{guard}"
-    marks += f"-{robot_name(robot)}" if is_own_cell(robot) else ""
+    named = robots or ((robot,) if is_own_cell(robot) else ())
+    marks += f"-{'+'.join(map(robot_name, named))}" if named else ""
     return run_root / "practice" / identify(connector, robot).name / f"{recipe}-{reward}{marks}-s{seed}"
 
 
-def collect_stage(preset: Preset, run_root: Path, workers: int, bars: Bars) -> Collected:
+def collect_stage(preset: Preset, run_root: Path, workers: Workers, bars: Bars) -> Collected:
     """Collect what the preset knows."""
     with bars("collect") as tick:
         return collect(preset.collect(), store_path(run_root), workers=workers, progress=tick)
@@ -216,6 +226,7 @@ def practice_stage(
     force: bool = False,
     answered: Answered = silent_answer,
     ask: Ask | None = None,
+    cells: Cells = Cells(),
 ) -> Path:
     """Ask whether the reward may be trusted, evaluate, practise, evaluate again.
 
@@ -234,6 +245,7 @@ def practice_stage(
         force: practise even where the answer is no.
         answered: told the answer.
         ask: asks a person about success, where the cell's file says so.
+        cells: several practise together, or in processes of their own; the preset's own robot is asked and evaluated.
 
     Returns:
         The practice's folder; what is finished there is reused.
@@ -252,11 +264,12 @@ def practice_stage(
         if not (answer["go"] or force):
             raise NotTrustedError(answer["reason"])
         offline = replace(offline, rule=SuccessRule(**answer["rule"]))
-    out = practice_dir(run_root, connector, recipe.recipe, reward, seed, recipe.practice.guard.mode, preset.robot)
+    mode = recipe.practice.guard.mode
+    out = practice_dir(run_root, connector, recipe.recipe, reward, seed, mode, preset.robot, cells.robots)
     places = Places(store_path(run_root), features_path(run_root, recipe), out)
     red_teamed = reward == "learned" and is_red_teamed(run_root)
-    stop_file = run_root / "STOP"
-    practise_in(places, preset, offline, connector, recipe, seed, bars, allow_validation, red_teamed, ask, stop_file)
+    who = (allow_validation, red_teamed, ask, run_root / "STOP", cells)
+    practise_in(places, preset, offline, connector, recipe, seed, bars, *who)
     return out
 
 
@@ -272,6 +285,7 @@ def practise_in(
     red_teamed: bool = False,
     ask: Ask | None = None,
     stop_file: Path | None = None,
+    cells: Cells = Cells(),
 ) -> None:
     """Evaluate, practise, evaluate again, with networks and folders of the caller's choice.
 
@@ -287,6 +301,7 @@ def practise_in(
         red_teamed: whether the reward model had learned from attacks, for the record.
         ask: as in ``practice_stage``.
         stop_file: an own cell stops as soon as it exists.
+        cells: as for ``practice_stage``.
 
     Raises:
         PracticePaused: the guard's alarm.
@@ -297,6 +312,8 @@ def practise_in(
     config = {"connector": connector, "robot": preset.robot, "recipe": recipe, "rule": offline.rule}
     config["validation"] = validation
     config["red_teamed"] = red_teamed
+    if cells.robots:
+        config["cells"] = cells.robots
     run = Run(out, "practice", config, seed)
     untaught = ImagePolicy(offline.policy)
     about = {**OFFLINE, "validation": validation}
@@ -316,6 +333,7 @@ def practise_in(
             progress=_told(tick, recipe.practice.trials),
             own=preset.known,
             allow_validation=allow_validation,
+            cells=cells,
             stop_file=stop_file,
         )
     about = _about(name, recipe, validation)

@@ -6,7 +6,9 @@ A run folder holds one offline phase and any number of practices on connectors t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
@@ -21,15 +23,17 @@ from lotj.algos.learner import Learner
 from lotj.algos.policy import PolicyNetwork
 from lotj.algos.reward import RewardModel
 from lotj.cells.adapter import Ask
-from lotj.cells.opening import identify, open_cell
+from lotj.cells.opening import action_scale, identify, is_own_cell, open_cell
 from lotj.data.store import TrajectoryStore
 from lotj.encoding import FeatureConfig, offline_features
 from lotj.evaluate import EvaluateConfig, Evaluation, evaluate
 from lotj.files import write_json
+from lotj.fleet import Cells
 from lotj.guard import GuardConfig
 from lotj.judge import Judge, SuccessRule
 from lotj.offline import Known
-from lotj.practice import PracticeConfig, practice
+from lotj.open_fleet import Job, open_fleet
+from lotj.practice import PracticeConfig, practise_in_rounds
 from lotj.preflight import Preflight, PreflightConfig, preflight
 from lotj.run import Run
 from lotj.seeds import stream_seed
@@ -204,11 +208,12 @@ def practise(
     progress: Callable[[TrialRecord], None] | None = None,
     own: Sequence[str] = (),
     allow_validation: bool = False,
+    cells: Cells = Cells(),
     stop_file: Path | None = None,
 ) -> Learner:
     """Practise one connector (Sec. V-C) in the run's folder; continues or reuses what is there. Returns the learner.
 
-    ``own`` and ``allow_validation`` are those of ``refuse_known``.
+    ``cells`` practise instead of ``robot``; ``own`` and ``allow_validation`` are those of ``refuse_known``.
     """
     validation = refuse_known(connector, offline.known, own, robot=robot, allow_validation=allow_validation)
     return practise_unchecked(
@@ -222,6 +227,7 @@ def practise(
         cache=cache,
         progress=progress,
         validation=validation,
+        cells=cells,
         stop_file=stop_file,
     )
 
@@ -238,6 +244,7 @@ def practise_unchecked(
     cache: Path | None = None,
     progress: Callable[[TrialRecord], None] | None = None,
     validation: bool = False,
+    cells: Cells = Cells(),
     stop_file: Path | None = None,
 ) -> Learner:
     """``practise`` of any connector, known ones too: for red-teaming and diagnosis, never for a claim."""
@@ -249,17 +256,29 @@ def practise_unchecked(
         assert state is not None
         learner.load_state_dict(state["learner"])
         return learner
-    settings = config.resolved(config.practice.reward).practice
-    judge = Judge(offline.reward, offline.rule) if settings.reward == "learned" else None
-    ledger = run.out_dir / "contact.json"
-    with open_cell(
-        connector, robot, image_size=store.shape.height, purpose="practise", stop_file=stop_file, ledger=ledger
-    ) as env:
-        _refuse_other_scale(store, env)
+    config = config.resolved(config.practice.reward)
+    settings, robots = config.practice, cells.robots or (robot,)
+    for each in robots:
+        _refuse_other_scale(store, action_scale(each))
+    job = Job(
+        connector if is_own_cell(robot) else get_connector(connector),
+        store.shape.height,
+        settings.reward,
+        offline.reward,
+        offline.rule,
+        settings.guard,
+        stop_file,
+        run.out_dir / "contact.json",
+    )
+    with ExitStack() as places:
+        build_learner = partial(make_learner, config, offline, seed=0)
+        fleet = open_fleet(job, cells._replace(robots=robots), learner, build_learner, places)
         run.start()
         # The same for all recipes and rewards, so that they meet the same start states; another for each connector.
         rng = np.random.default_rng(stream_seed(seed, name, "practice"))
-        result = practice(settings, env, learner, judge, features, run, rng, progress=progress)
+        result = practise_in_rounds(
+            settings, fleet, learner, features, run, rng, progress, np.array(action_scale(robots[0]))
+        )
     run.finish({**result.summary(), "validation": validation})
     return learner
 
@@ -340,9 +359,9 @@ def evaluate_policy(
     return result
 
 
-def _refuse_other_scale(store: TrajectoryStore, env: Any) -> None:
+def _refuse_other_scale(store: TrajectoryStore, now: list[float]) -> None:
     """A policy's actions mean what they meant in its data: metres for an action of 1."""
-    wanted, now = store.metadata.get("action_scale"), env.action_scale.tolist()
+    wanted = store.metadata.get("action_scale")
     if wanted is not None and wanted != now:
         raise ValueError(
             f"{store.path} was collected with {wanted} m for an action of 1, this cell moves {now}: "

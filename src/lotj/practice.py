@@ -1,7 +1,8 @@
 """The online phase: the robot practises a connector that it has never seen, and rewards itself (Sec. V-C).
 
-One trial after another: roll it out, let the judge label it, keep it, learn from it. The robot never waits for the
-learner within a trial. Killed at any instant, practice continues exactly from the last trial that was checkpointed.
+One trial after another: roll it out, let the judge label it, keep it, learn from it; with several cells, one in each
+at a time (``lotj.fleet``). The robot never waits for the learner within a trial. Killed at any instant, practice
+continues exactly from the last trial that was checkpointed.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from typing import Any, Literal, NamedTuple, Protocol
 import gymnasium
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lotj.algos.learner import Learner
 from lotj.data.features import FeatureBuffer
 from lotj.data.replay import mix
-from lotj.guard import Audit, GuardConfig, alarm_at, read_audit, tug_test, unpaid
-from lotj.judge import GroundTruthJudge, Judge
-from lotj.online import EncodingPolicy, OnlineMemory
-from lotj.rollout import rollout
+from lotj.fleet import Cell, Fleet, LocalFleet, Rolled, Start
+from lotj.guard import Audit, GuardConfig, alarm_at, read_audit, unpaid
+from lotj.judge import Judge
+from lotj.online import OnlineMemory
 from lotj.trials import (
     RewardSource,
     TrialRecord,
@@ -33,8 +35,6 @@ from lotj.trials import (
 from lotj.types import Trajectory
 
 Scenario = Literal["I", "II", "mixed"]
-SOURCES: Mapping[RewardSource, str] = {"learned": "practice", "ground-truth": "practice-ground-truth"}
-"""What the robot's own trajectories are stored as: the diagnostic's never pass for self-rewarded ones."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PracticeConfig:
     reward: RewardSource = "learned"
     """``ground-truth`` is a diagnostic and marks every output."""
     checkpoint_every_trials: int = 1
-    """A kill costs at most this many trials."""
+    """A kill costs at most this many trials, and at most a round more with several cells."""
     horizon: int = 20
     """Longest trial, in steps; sizes the online buffer."""
     guard: GuardConfig = field(default_factory=GuardConfig)
@@ -139,86 +139,124 @@ def practice(
     rng: np.random.Generator,
     progress: Callable[[TrialRecord], None] | None = None,
 ) -> PracticeResult:
-    """Practise until ``config.trials`` trials are done, continuing what the run folder holds.
+    """Practise in one cell of this process: ``practise_in_rounds``, whose round is then one trial.
 
     Args:
+        config: settings.
         env: the connector to learn; it must not end trials on true success.
         learner: fitted (or about to be restored); it is changed in place.
         judge: rewards the robot; None only with ``reward="ground-truth"``.
         offline: encoded offline data, by this learner.
-        run: receives ``metrics.jsonl``, ``trials.jsonl``, ``online.sqlite`` and the checkpoint.
-        rng: drawn from once; every trial's randomness derives from that draw and the trial's number.
+        run: as below.
+        rng: as below.
         progress: told after each trial.
 
     Raises:
-        ValueError: a judge that does not match ``config.reward``, no share of online data, or a run folder that another
-        seed began.
+        ValueError: a judge that does not match ``config.reward``, and as below.
+        PracticePaused: as below.
+    """
+    cell = Cell(env, learner, judge, config.reward, config.guard)
+    return practise_in_rounds(config, LocalFleet([cell]), learner, offline, run, rng, progress, _metres(env))
+
+
+def practise_in_rounds(
+    config: PracticeConfig,
+    fleet: Fleet,
+    learner: Learner,
+    offline: FeatureBuffer,
+    run: PracticeRun,
+    rng: np.random.Generator,
+    progress: Callable[[TrialRecord], None] | None = None,
+    metres: NDArray[np.float64] | None = None,
+) -> PracticeResult:
+    """Practise until ``config.trials`` trials are done, continuing what the run folder holds.
+
+    A round is one trial in every cell, all with the same weights; then all of them are learned from, in the cells'
+    order. Where the cells are makes no difference, how many there are does.
+
+    Args:
+        config: settings.
+        fleet: the cells, which reward themselves as ``config.reward`` and ``config.guard`` say.
+        learner: fitted (or about to be restored); it is changed in place.
+        offline: encoded offline data, by this learner.
+        run: receives ``metrics.jsonl``, ``trials.jsonl``, ``online.sqlite`` and the checkpoint.
+        rng: drawn from once; every trial's randomness derives from that draw and the trial's number.
+        progress: told of each trial after its round.
+        metres: (3,) for an action of 1, the same in all cells; None where it is not known, and nothing is labelled in
+            hindsight.
+
+    Raises:
+        ValueError: no share of online data, or a run folder that another seed or another number of cells began.
         PracticePaused: the guard's alarm has sounded, now or earlier, and nobody has audited the folder since.
     """
-    judging, reveal_ground_truth = _reward_source(config, judge)
     if config.online_fraction is None:
         raise ValueError(
             "PracticeConfig.online_fraction is None: practice needs a share; RecipeConfig knows recipes' own"
         )
     seed = int(rng.integers(2**31))
-    with OnlineMemory(run.out_dir / "online.sqlite", learner, config.online_frames, _metres(env)) as memory:
+    with OnlineMemory(run.out_dir / "online.sqlite", learner, config.online_frames, metres) as memory:
         audit = read_audit(run.out_dir)
-        records = _continue(config, run, learner, memory, seed, audit)
+        records = _continue(config, run, learner, memory, seed, fleet.size, audit)
         if records is None:
             records = []
             run.log(0, **learner.prepare(offline))
-            _checkpoint(run, config, learner, records, seed)
+            _checkpoint(run, config, learner, records, seed, fleet.size)
         _pause_if_alarmed(config, run, records, audit)
-        for trial in range(len(records) + 1, config.trials + 1):
-            draws = _draw(config, seed, trial)
-            robot = EncodingPolicy(learner)
-            trajectory = rollout(
-                env,
-                robot,
-                draws.rng,
-                explore=True,
-                seed=draws.env_seed,
-                judge=judging,
-                options={"scenario": draws.scenario},
-                source=SOURCES[config.reward],
-                reveal_ground_truth=reveal_ground_truth,
-            )
-            tug = tug_test(env, config.guard.tug) if trajectory.terminated and config.guard.mode != "off" else None
-            refuted = tug is not None and not tug.held
-            learned = unpaid(trajectory) if refuted and config.guard.mode == "gate" else trajectory
-            withheld = refuted and config.guard.mode == "alarm"
-            memory.append(learned, robot.features(trajectory), learn=not withheld)
-            updates = 0 if trial <= config.warmup_trials else config.updates_per_step * len(trajectory)
-            metrics = []
-            for _ in range(updates):
-                batch = mix(offline, memory.buffer, config.batch_size, config.online_fraction, draws.generator)
-                metrics.append(learner.update(batch))
-            record = make_record(
-                config.reward, learner.name, trial, draws.scenario, trajectory, judging.history, updates, tug
-            )
-            records.append(record)
-            run.log(trial, success=record.success, steps=record.steps, **_mean(metrics))
-            append_record(run.out_dir / "trials.jsonl", record)
-            alarmed = _alarm(config, records, audit)
-            if trial % config.checkpoint_every_trials == 0 or trial == config.trials or alarmed:
-                _checkpoint(run, config, learner, records, seed)
+        while len(records) < config.trials:
+            first = len(records) + 1
+            trials = range(first, min(first + fleet.size, config.trials + 1))
+            draws = [_draw(config, seed, trial) for trial in trials]
+            rolled = fleet.roll(learner, [draw.start for draw in draws])
+            for trial, draw, one in zip(trials, draws, rolled):
+                updates, metrics = _learn(config, trial, one, learner, offline, memory, draw.generator)
+                scenario, (trajectory, _, history, tug) = draw.start.scenario, one
+                record = make_record(config.reward, learner.name, trial, scenario, trajectory, history, updates, tug)
+                records.append(record)
+                run.log(trial, success=record.success, steps=record.steps, **metrics)
+                append_record(run.out_dir / "trials.jsonl", record)
+            due = any(trial % config.checkpoint_every_trials == 0 for trial in trials)
+            if due or len(records) == config.trials or _alarm(config, records, audit):
+                _checkpoint(run, config, learner, records, seed, fleet.size)
             if progress is not None:
-                progress(record)
+                for record in records[first - 1 :]:
+                    progress(record)
             _pause_if_alarmed(config, run, records, audit)
     return PracticeResult(learner.name, config.reward, tuple(records))
 
 
-def _metres(env: gymnasium.Env[Any, Any]) -> Any:
+def _learn(
+    config: PracticeConfig,
+    trial: int,
+    rolled: Rolled,
+    learner: Learner,
+    offline: FeatureBuffer,
+    memory: OnlineMemory,
+    generator: torch.Generator,
+) -> tuple[int, dict[str, float]]:
+    """Keep a trial and take the updates that it brings; returns how many and the mean of their metrics."""
+    trajectory, refuted = rolled.trajectory, rolled.tug is not None and not rolled.tug.held
+    learned = unpaid(trajectory) if refuted and config.guard.mode == "gate" else trajectory
+    withheld = refuted and config.guard.mode == "alarm"
+    memory.append(learned, rolled.features, learn=not withheld)
+    updates = 0 if trial <= config.warmup_trials else config.updates_per_step * len(trajectory)
+    assert config.online_fraction is not None
+    metrics = []
+    for _ in range(updates):
+        batch = mix(offline, memory.buffer, config.batch_size, config.online_fraction, generator)
+        metrics.append(learner.update(batch))
+    return updates, _mean(metrics)
+
+
+def _metres(env: gymnasium.Env[Any, Any]) -> NDArray[np.float64] | None:
     """(3,) m for an action of 1 along x, y, z; None where the cell does not say."""
     scale = env.get_wrapper_attr("action_scale") if env.has_wrapper_attr("action_scale") else None
     return None if scale is None else np.asarray(scale, np.float64)[:3]
 
 
 class _Draws(NamedTuple):
-    scenario: str
-    env_seed: int
-    rng: np.random.Generator
+    start: Start
     generator: torch.Generator
+    """Of batches."""
 
 
 def _draw(config: PracticeConfig, seed: int, trial: int) -> _Draws:
@@ -226,21 +264,7 @@ def _draw(config: PracticeConfig, seed: int, trial: int) -> _Draws:
     rng = np.random.default_rng([seed, trial])
     scenario = ("I", "II")[int(rng.integers(2))] if config.scenario == "mixed" else config.scenario
     env_seed, batch_seed = (int(number) for number in rng.integers(2**31, size=2))
-    return _Draws(scenario, env_seed, rng, torch.Generator().manual_seed(batch_seed))
-
-
-def _reward_source(
-    config: PracticeConfig, judge: Judge | None
-) -> tuple[Judge | GroundTruthJudge, Callable[[bool], None] | None]:
-    """Who judges, and the leak of ground truth: None unless the config asks for the diagnostic."""
-    if config.reward == "ground-truth":
-        if judge is not None:
-            raise ValueError('PracticeConfig.reward is "ground-truth", so no judge is expected: pass judge=None')
-        truth = GroundTruthJudge()
-        return truth, truth.reveal_ground_truth
-    if not isinstance(judge, Judge):
-        raise ValueError(f'PracticeConfig.reward is "learned", which needs a Judge, got {type(judge).__name__}')
-    return judge, None
+    return _Draws(Start(scenario, env_seed, rng), torch.Generator().manual_seed(batch_seed))
 
 
 def _alarm(config: PracticeConfig, records: Sequence[TrialRecord], audit: Audit) -> bool:
@@ -271,7 +295,13 @@ def _learned(
 
 
 def _continue(
-    config: PracticeConfig, run: PracticeRun, learner: Learner, memory: OnlineMemory, seed: int, audit: Audit
+    config: PracticeConfig,
+    run: PracticeRun,
+    learner: Learner,
+    memory: OnlineMemory,
+    seed: int,
+    cells: int,
+    audit: Audit,
 ) -> list[TrialRecord] | None:
     """Restore learner, memory and records from the last checkpoint; None where there is none."""
     state = run.load_checkpoint()
@@ -281,6 +311,11 @@ def _continue(
             raise ValueError(
                 f"{run.out_dir} was begun with another rng (drew {state['seed']}, now {seed}): "
                 "pass the same seed, or use another folder"
+            )
+        if (begun := state.get("cells", 1)) != cells:
+            raise ValueError(
+                f"{run.out_dir} was begun with {begun} cells, now there are {cells}: they would make other trials; "
+                "name as many, or use another folder"
             )
         learner.load_state_dict(state["learner"])
     run.rewind(trials if state is not None else -1)
@@ -295,9 +330,11 @@ def _continue(
 
 
 def _checkpoint(
-    run: PracticeRun, config: PracticeConfig, learner: Learner, records: Sequence[TrialRecord], seed: int
+    run: PracticeRun, config: PracticeConfig, learner: Learner, records: Sequence[TrialRecord], seed: int, cells: int
 ) -> None:
     state = {"trial": len(records), "seed": seed, "reward": config.reward, "learner": learner.state_dict()}
+    if cells > 1:
+        state["cells"] = cells
     run.save_checkpoint(state)
 
 

@@ -15,15 +15,20 @@ PACKAGES = ("lotj", "torch", "torchvision", "mujoco", "gymnasium", "numpy")
 
 def provenance() -> dict[str, Any]:
     """Command line, commit, versions, platform and time: what a result file needs beside its numbers."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    where = {"versions": versions, "platform": platform.platform()}
+    where = {"versions": versions(), "platform": platform.platform()}
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     return {"command": command, "git": _git(), **where, "started": now()}
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that a result depends on; None where one is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 def _git() -> dict[str, Any] | None:

@@ -12,8 +12,8 @@ from lotj.cells.adapter import Ask, CellEnv, cell_folder, make_env
 from lotj.cells.calibration import load_calibration
 from lotj.cells.safety import SafeCell
 from lotj.cells.spec import load_cell
-from lotj.sim.connectors import ConnectorError, get_connector
-from lotj.sim.env import InsertionEnv
+from lotj.sim.connectors import Connector, ConnectorError, get_connector
+from lotj.sim.env import ACTION_SCALE, InsertionEnv
 
 Purpose = Literal["collect", "practise", "evaluate"]
 """Who may see ground truth: collection is paid by it, evaluation and reports read it, practice learns without."""
@@ -36,16 +36,18 @@ def robot_name(robot: str) -> str:
     return load_cell(Path(robot)).name if is_own_cell(robot) else robot
 
 
-def identify(connector: str, robot: str = "") -> Identity:
+def identify(connector: str | Connector, robot: str = "") -> Identity:
     """A connector's name and group. In a cell of one's own any name will do: nothing of it needs to be described.
 
     Args:
-        connector: a name of the catalogue, a TOML file, or on an own cell a new name.
+        connector: a name of the catalogue, a TOML file, a description, or on an own cell a new name.
         robot: the cell.
 
     Raises:
         ConnectorError: it is none of these.
     """
+    if isinstance(connector, Connector):
+        return Identity(connector.name, connector.group)
     try:
         known = get_connector(connector)
     except ConnectorError:
@@ -65,8 +67,22 @@ def honours_scenarios(robot: str) -> bool:
     return not is_own_cell(robot) or load_cell(Path(robot)).scenarios
 
 
+def action_scale(robot: str) -> list[float]:
+    """m along x, y, z that an action of 1 asks for, without opening the cell.
+
+    Raises:
+        CellSpecError: its file does not say.
+    """
+    if not is_own_cell(robot):
+        return list(ACTION_SCALE[:3])
+    spec = load_cell(Path(robot))
+    spec.require_contract()
+    assert spec.metres_per_unit is not None
+    return [spec.metres_per_unit] * 3
+
+
 def open_cell(
-    connector: str,
+    connector: str | Connector,
     robot: str,
     scenario: str | None = None,
     *,
@@ -110,7 +126,7 @@ def open_cell(
     cell = CellEnv(
         spec,
         name,
-        env=make_env(spec, connector),
+        env=make_env(spec, connector if isinstance(connector, str) else name),
         image_size=image_size,
         scenario=scenario,
         truth=truth,
