@@ -23,7 +23,6 @@ from lotj.algos.training import config_from
 from lotj.checkpoint import load_state
 from lotj.data.batches import FrameSampling
 from lotj.data.store import TrajectoryStore
-from lotj.demo import load_offline, store_path
 from lotj.files import write_json
 from lotj.guard import GuardConfig
 from lotj.judge import SuccessRule
@@ -34,6 +33,7 @@ from lotj.practice import PracticePaused
 from lotj.presets import Preset
 from lotj.provenance import provenance
 from lotj.run import Run
+from lotj.stages import load_offline, store_path
 from lotj.trials import read_records
 
 MODES = ("off", "alarm", "gate")

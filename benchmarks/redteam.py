@@ -19,12 +19,13 @@ from typing import Any
 
 import torch
 
-from lotj.demo import Places, features_path, load_offline, practise_in, silent_bars, store_path
+from lotj.demo import Places, practise_in
 from lotj.files import write_json
 from lotj.outcome import practice_outcome
 from lotj.parallel import in_processes
 from lotj.presets import load_preset
 from lotj.provenance import provenance
+from lotj.stages import features_path, load_offline, silent_bars, store_path
 from lotj.stats import barnard
 from lotj.trials import read_records
 

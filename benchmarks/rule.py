@@ -18,7 +18,6 @@ import torch
 
 from lotj.algos.training import config_from
 from lotj.data.store import TrajectoryStore
-from lotj.demo import load_offline, store_path
 from lotj.files import write_json
 from lotj.judge import SuccessRule
 from lotj.parallel import in_processes
@@ -26,6 +25,7 @@ from lotj.pipeline import Offline, evaluate_policy, practise
 from lotj.presets import Preset
 from lotj.provenance import provenance
 from lotj.run import Run
+from lotj.stages import load_offline, store_path
 
 Task = tuple[Path, str, int, int]
 

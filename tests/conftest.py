@@ -16,7 +16,7 @@ import lotj  # noqa: F401
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished offline run of three connectors and a few steps; tests must leave it as it is."""
-    from lotj import demo
+    from lotj import stages
     from lotj.files import to_json, write_json
     from lotj.presets import PRESETS
 
@@ -29,8 +29,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny") / "run"
     root.mkdir()
     write_json(root / "preset.json", to_json(preset))
-    demo.collect_stage(preset, root, 1, demo.silent_bars)
-    demo.train_stage(preset, root, preset.split(), demo.silent_bars, ("reward", "critic", "policy"))
+    stages.collect_stage(preset, root, 1, stages.silent_bars)
+    stages.train_stage(preset, root, preset.split(), stages.silent_bars, ("reward", "critic", "policy"))
     return root
 
 

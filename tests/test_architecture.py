@@ -85,26 +85,21 @@ MAY_IMPORT = {
         "presets",
     }
     | RUN,
+    "stages": {"sim", "data", "collect", "distributed", "encoding", "offline", "parallel", "report"}
+    | RUN
+    | {"pipeline", "presets", "redteam"},
     "demo": {
         "types",
-        "stats",
-        "sim",
         "cells",
         "data",
         "algos",
-        "evaluate",
-        "practice",
         "trials",
-        "guard",
         "preflight",
         "judge",
-        "collect",
         "offline",
-        "encoding",
-        "report",
     }
     | RUN
-    | {"fleet", "pipeline", "presets", "parallel", "distributed", "redteam", "keeping"},
+    | {"fleet", "pipeline", "presets", "parallel", "redteam", "keeping", "stages"},
     "outcome": {"types", "stats", "evaluate", "presets"} | RUN,
     "speed": {"types", "sim", "nets", "algos", "rollout", "presets"},
     "experiments": {
@@ -123,6 +118,7 @@ MAY_IMPORT = {
         "pipeline",
         "presets",
         "demo",
+        "stages",
         "outcome",
     }
     | RUN,

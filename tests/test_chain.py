@@ -14,11 +14,11 @@ import torch
 from lotj.checkpoint import load_state
 from lotj.cli import main
 from lotj.data.store import TrajectoryStore
-from lotj.demo import store_path
 from lotj.evaluate import Evaluation, compare
 from lotj.presets import PRESETS
 from lotj.sim.connectors import TEST_CONNECTORS, load_catalogue, variants_of
 from lotj.sim.distance import TWIN, distance
+from lotj.stages import store_path
 
 CONNECTOR = PRESETS["debug"].practise_on[0]
 REWARDS = ("learned", "ground-truth")

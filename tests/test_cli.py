@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from lotj import cli, demo
+from lotj import cli, demo, stages
 from lotj import collect as collecting
 from lotj.data.store import TrajectoryStore
 from lotj.files import to_json, write_json
@@ -81,7 +81,7 @@ def test_what_a_user_can_mend_comes_without_a_traceback(run, monkeypatch, capsys
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(demo, "train_all", fail)
+    monkeypatch.setattr(stages, "train_all", fail)
     assert str(error) in refused(["train", "--run", str(run)], capsys)
 
 
@@ -91,7 +91,7 @@ def test_a_defect_of_lotj_keeps_its_traceback(run, monkeypatch):
     def fail(*_):
         raise KeyError("reward")
 
-    monkeypatch.setattr(demo, "train_all", fail)
+    monkeypatch.setattr(stages, "train_all", fail)
     with pytest.raises(KeyError):
         cli.main(["train", "--run", str(run)])
 
@@ -180,11 +180,11 @@ def test_collect_takes_one_connector_and_counts(tmp_path, monkeypatch, capsys):
     options = ["debug", "--known", "usb-a", "--trajectories", "4"]
     cli.main(["collect", "--run", str(run), "--workers", "1", *options])
     told = capsys.readouterr().out
-    with TrajectoryStore(demo.store_path(run)) as store:
+    with TrajectoryStore(stages.store_path(run)) as store:
         frames, successes = int(store.index.frame_offset[-1]), int(store.index.terminated.sum())
     assert f"3 trajectories, {frames} frames, {successes} successes; dislodged and discarded: usb-a 1" in told
     with contextlib.suppress(SystemExit):
-        cli.main(["data", "validate", str(demo.store_path(run))])
+        cli.main(["data", "validate", str(stages.store_path(run))])
     row = next(line for line in capsys.readouterr().out.splitlines() if "usb-a" in line)
     assert [cell.strip() for cell in row.strip("│ ").split("│")][::3] == ["usb-a", "1"]
 
@@ -228,7 +228,7 @@ def test_the_estimate_comes_before_the_work(tmp_path, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "collect_stage", interrupted)
+    monkeypatch.setattr(stages, "collect_stage", interrupted)
     with pytest.raises(SystemExit) as ended:
         cli.main(["demo", "--out", str(tmp_path / "run"), "debug"])
     assert ended.value.code == 130

@@ -36,7 +36,7 @@ from lotj import collect as collecting
 from lotj.checkpoint import load_state
 from lotj.collect import CollectConfig, collect
 from lotj.data.store import TrajectoryStore
-from lotj.demo import Places, load_offline, practise_in, silent_bars, store_path
+from lotj.demo import Places, practise_in
 from lotj.distributed import (
     ClusterError,
     NotSharedError,
@@ -50,6 +50,7 @@ from lotj.fleet import Cells
 from lotj.judge import SuccessRule
 from lotj.presets import load_preset
 from lotj.run import read_metrics
+from lotj.stages import load_offline, silent_bars, store_path
 
 
 class Nodes(NamedTuple):
@@ -153,7 +154,7 @@ def test_the_command_line_tells_the_name_of_the_task(
         error.add_note("raised by run_case of erm-s0, on Ray node 10.0.0.7")
         raise error
 
-    monkeypatch.setattr("lotj.demo.collect_stage", failing)
+    monkeypatch.setattr("lotj.stages.collect_stage", failing)
     monkeypatch.setattr(cli, "_print_estimate", lambda *_: None)
     with pytest.raises(SystemExit):
         cli.main(["collect", "--run", str(tmp_path / "run"), "--ray", "local", "debug"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lotj import demo
+from lotj import stages
 from lotj.data.store import TrajectoryStore
 from lotj.presets import PRESETS
 from lotj.redteam import SOURCE, Attack, RedTeamConfig, halves, is_red_teamed, red_team, reward_folder
@@ -34,11 +34,11 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Attac
     """A debug run, trained and red-teamed once."""
     run = tmp_path_factory.mktemp("run")
     known = DEBUG.split()
-    demo.collect_stage(DEBUG, run, 1, demo.silent_bars)
-    demo.train_stage(DEBUG, run, known, demo.silent_bars, ("reward", "critic", "policy"))
+    stages.collect_stage(DEBUG, run, 1, stages.silent_bars)
+    stages.train_stage(DEBUG, run, known, stages.silent_bars, ("reward", "critic", "policy"))
     assert reward_folder(run) == run / "reward" and not is_red_teamed(run)
-    demo.features_stage(DEBUG, run, known, DEBUG.practice, demo.silent_bars)
-    return run, red_team(RedTeamConfig(trials=2), DEBUG, run, known, demo.store_path(run), workers=1)
+    stages.features_stage(DEBUG, run, known, DEBUG.practice, stages.silent_bars)
+    return run, red_team(RedTeamConfig(trials=2), DEBUG, run, known, stages.store_path(run), workers=1)
 
 
 def test_each_connector_is_attacked_with_a_reward_that_does_not_know_it(attacked: tuple[Path, list[Attack]]) -> None:
@@ -56,7 +56,10 @@ def test_mined_trials_are_labelled_by_the_simulator(attacked: tuple[Path, list[A
     connector is among it."""
     run, _ = attacked
     known = DEBUG.split()
-    with TrajectoryStore(demo.store_path(run)) as store, TrajectoryStore(run / "redteam/trajectories.sqlite") as merged:
+    with (
+        TrajectoryStore(stages.store_path(run)) as store,
+        TrajectoryStore(run / "redteam/trajectories.sqlite") as merged,
+    ):
         assert len(merged) == len(store) + 2 * len(known.train)
         for index in range(0, len(store), 7):
             assert np.array_equal(store.read(index).image, merged.read(index).image)
@@ -73,5 +76,5 @@ def test_repeated_it_is_only_read(attacked: tuple[Path, list[Attack]]) -> None:
     model = run / "redteam/reward/model.safetensors"
     before = model.stat().st_mtime_ns
     known = DEBUG.split()
-    assert red_team(RedTeamConfig(trials=2), DEBUG, run, known, demo.store_path(run), workers=1) == attacks
+    assert red_team(RedTeamConfig(trials=2), DEBUG, run, known, stages.store_path(run), workers=1) == attacks
     assert model.stat().st_mtime_ns == before

@@ -62,6 +62,7 @@ def demo(
         preset: size of the job, with every setting.
     """
     from lotj import demo as job
+    from lotj import stages
     from lotj.outcome import Clock
     from lotj.outcome import result as outcome_of
 
@@ -70,9 +71,9 @@ def demo(
     _print_estimate(chosen, workers)
     clock = Clock(run_root / "seconds.json")
     known = chosen.split()
-    job.collect_stage(chosen, run_root, workers, bar)
+    stages.collect_stage(chosen, run_root, workers, bar)
     clock.lap("collect")
-    job.train_all(chosen, run_root, known, bar)
+    stages.train_all(chosen, run_root, known, bar)
     clock.lap("train")
     folders = []
     for connector in chosen.practise_on:
@@ -84,7 +85,7 @@ def demo(
             )
             folders.append(out_dir)
         clock.lap(f"practise {connector}")
-    job.report_stage(chosen, run_root, known, folders)
+    stages.report_stage(chosen, run_root, known, folders)
     clock.lap("report")
     outcome = outcome_of(chosen, run_root, folders, clock.seconds)
     if result is not None:
@@ -119,7 +120,7 @@ def collect(
         confirm: there, a person confirms that a connector is in place, and discards trials in which it slipped.
         preset: size of the job, with every setting.
     """
-    from lotj import demo as job
+    from lotj import stages
 
     chosen: Preset = preset
     if cell is not None:
@@ -129,13 +130,13 @@ def collect(
         cli_cell.collect(run_root, cell, connectors, chosen, confirm)
         return
     _print_estimate(chosen, workers)
-    collected = job.collect_stage(chosen, run_root, workers_for(workers, ray), bar)
+    collected = stages.collect_stage(chosen, run_root, workers_for(workers, ray), bar)
     lost = ", ".join(f"{name} {count}" for name, count in sorted(collected.dislodged.items())) or "none"
     say(
         f"{collected.trajectories} trajectories, {collected.frames} frames, {collected.successes} successes; "
         f"dislodged and discarded: {lost}"
     )
-    say(f"Next: lotj data validate {job.store_path(run_root)}   or   lotj train --run {run_root}")
+    say(f"Next: lotj data validate {stages.store_path(run_root)}   or   lotj train --run {run_root}")
 
 
 def train(run: Path, stage: Literal["all", "reward", "critic", "policy"] = "all") -> None:
@@ -147,14 +148,14 @@ def train(run: Path, stage: Literal["all", "reward", "critic", "policy"] = "all"
         run: run folder.
         stage: one of them, or all that are not done.
     """
-    from lotj import demo as job
+    from lotj import stages
 
     preset = load_preset(run)
     known = preset.split()
     if stage == "all":
-        job.train_all(preset, run, known, bar)
+        stages.train_all(preset, run, known, bar)
     else:
-        job.train_stage(preset, run, known, bar, (stage,))
+        stages.train_stage(preset, run, known, bar, (stage,))
     say(f"Next: lotj practice --run {run} --connector {preset.practise_on[0]}")
 
 
@@ -166,11 +167,11 @@ def report(run: Path) -> None:
     Args:
         run: run folder.
     """
-    from lotj import demo as job
+    from lotj import stages
 
     preset = load_preset(run)
     folders = sorted(path.parent for path in (run / "practice").glob("*/*/config.json"))
-    job.report_stage(preset, run, preset.split(), folders)
+    stages.report_stage(preset, run, preset.split(), folders)
     say(f"Report: {run / 'report.html'}   (open it in a browser)")
 
 

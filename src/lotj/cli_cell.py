@@ -123,7 +123,7 @@ def _typed(safe: Any) -> Iterator[tuple[float, float, float]]:
 def collect(run: Path, cell: Path, connectors: tuple[str, ...], preset: Preset, confirm: bool) -> None:
     """`lotj collect --cell`."""
     from lotj.cells.collecting import CellCollectConfig, collect_on_cell
-    from lotj.demo import store_path
+    from lotj.stages import store_path
 
     config = CellCollectConfig(
         connectors,

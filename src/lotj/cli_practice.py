@@ -59,7 +59,7 @@ def practice(
         ray: each cell in a process on Ray: local, auto or the address of a cluster (docs/ray.md). The same trials.
         keep: put the trials with the robot's own labels into the run's library, for the next offline training.
     """
-    from lotj import cli_guard
+    from lotj import cli_guard, stages
     from lotj import demo as job
     from lotj.cells.safety import CellStoppedError
     from lotj.fleet import Cells
@@ -120,7 +120,7 @@ def practice(
     if keep:
         library, kept = job.keep_stage(run, out)
         say(f"Kept {kept.trials} trials, {kept.successes} successes by their own labels: {library}")
-        say(f"Next: lotj data import {library} --run runs/next   (and the run's own data, {job.store_path(run)})")
+        say(f"Next: lotj data import {library} --run runs/next   (and the run's own data, {stages.store_path(run)})")
         return
     say(f"Next: lotj report --run {run}")
 
@@ -141,12 +141,12 @@ def redteam(run: Path, trials: int = 40, seed: int = 0, workers: int = CORES) ->
     """
     from contextlib import ExitStack
 
-    from lotj import demo as job
+    from lotj import stages
     from lotj.redteam import RedTeamConfig, red_team
 
     preset = load_preset(run)
     known = preset.split()
-    job.features_stage(preset, run, known, preset.practice, bar)
+    stages.features_stage(preset, run, known, preset.practice, bar)
     with ExitStack() as bars:
         open_bars: dict[str, Any] = {}
 
@@ -157,7 +157,7 @@ def redteam(run: Path, trials: int = 40, seed: int = 0, workers: int = CORES) ->
                 open_bars[stage] = bars.enter_context(bar(stage))
             open_bars[stage](done, total)
 
-        attacks = red_team(RedTeamConfig(trials, seed), preset, run, known, job.store_path(run), workers, told)
+        attacks = red_team(RedTeamConfig(trials, seed), preset, run, known, stages.store_path(run), workers, told)
     claimed, false = sum(a.claimed for a in attacks), sum(a.claimed_falsely for a in attacks)
     say(
         f"{len(attacks)} connectors attacked: {claimed} successes claimed, {false} of them false; all are learned from."

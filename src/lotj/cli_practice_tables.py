@@ -77,11 +77,11 @@ def ablation(
         validation: practise validation connectors on purpose, for choosing recipes; marked in every output.
         config: the protocol.
     """
-    from lotj.demo import collect_stage, store_path
     from lotj.experiments.ablation_nets import ablation_store
     from lotj.experiments.ablation_runs import unencoded, unfinished_cases, untrained
     from lotj.experiments.ablation_table import ablation_table
     from lotj.experiments.reward_table import read_results
+    from lotj.stages import collect_stage, store_path
 
     job, cases = AblationJob(PRESETS[preset], out, results, run, validation), config.cases()
     todo = unfinished_cases(cases, job)
@@ -105,9 +105,9 @@ def ablation(
 
 def _tell_lent(cases: Sequence[AblationCase], job: AblationJob) -> None:
     """What is used of the donor."""
-    from lotj.demo import store_path
     from lotj.experiments.ablation_nets import ablation_store
     from lotj.experiments.ablation_runs import lent
+    from lotj.stages import store_path
 
     if job.donor is None:
         return

@@ -13,13 +13,13 @@ import torch
 
 from lotj.collect import CollectConfig, as_recorded, summarise
 from lotj.data.store import TrajectoryStore
-from lotj.demo import store_path
 from lotj.experiments.ablation_cases import AblationJob, Network
 from lotj.experiments.reward_runs import with_method
 from lotj.offline import load_critic, load_policy, load_reward, stage_run, train_critic, train_policy, train_reward
 from lotj.pipeline import Offline
 from lotj.presets import Preset
 from lotj.run import RunMismatchError
+from lotj.stages import store_path
 
 
 def stage_of(network: Network, preset: Preset) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lotj.demo import Places, encode_offline, practise_in, silent_bars
+from lotj.demo import Places, practise_in
 from lotj.experiments.ablation_cases import EVALUATED, AblationCase, AblationJob, Network
 from lotj.experiments.ablation_nets import ablation_store, folder_of, is_trained, load_networks
 from lotj.experiments.cases import evaluation, unfinished, write_result
@@ -16,6 +16,7 @@ from lotj.experiments.practised import read_practice
 from lotj.pipeline import RecipeConfig, refuse_known
 from lotj.presets import Preset
 from lotj.sim.connectors import get_connector
+from lotj.stages import encode_offline, silent_bars
 
 
 def unfinished_cases(cases: Sequence[AblationCase], job: AblationJob) -> list[AblationCase]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lotj.demo import Bars, Places, features_path, features_stage, load_offline, practise_in, silent_bars, store_path
+from lotj.demo import Places, practise_in
 from lotj.experiments.cases import evaluation, unfinished, write_result
 from lotj.experiments.practice_cases import PracticeCase, PracticeJob
 from lotj.experiments.practised import read_practice
@@ -15,6 +15,7 @@ from lotj.files import to_json, write_json
 from lotj.pipeline import RecipeConfig, refuse_known
 from lotj.presets import Preset, load_preset
 from lotj.sim.connectors import get_connector
+from lotj.stages import Bars, features_path, features_stage, load_offline, silent_bars, store_path
 
 SCENARIOS = ("I", "II")
 STAGES = ("reward", "critic", "policy")
