@@ -61,6 +61,7 @@ def practice(
     """
     from lotj import cli_guard, stages
     from lotj import demo as job
+    from lotj.cells.opening import is_own_cell
     from lotj.cells.safety import CellStoppedError
     from lotj.fleet import Cells
     from lotj.outcome import result as outcome_of
@@ -70,6 +71,8 @@ def practice(
     preset = load_preset(run)
     if cell is not None:
         preset = replace(preset, robot=str(cell))
+    elif cells and is_own_cell(cells[0]):
+        preset = replace(preset, robot=cells[0])
     known = preset.split()
     config = preset.practice
     changes = {k: v for k, v in {"trials": trials, "scenario": scenario}.items() if v is not None}
