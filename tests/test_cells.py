@@ -261,6 +261,24 @@ def test_whatever_is_asked_for_the_tool_stays_in_its_box_and_its_steps_short(act
     assert longest <= (step or 0.01 * np.sqrt(3)) + 1e-7
 
 
+def test_an_arm_that_creeps_out_of_its_box_is_led_back() -> None:
+    """A controller that drifts by 1 mm a step along x, at the wall, under a policy that pushes against it."""
+
+    class Creeping(ToyRobot):
+        def step(self, action: Any) -> Any:
+            result = super().step(action)
+            self.position[0] += 0.001
+            return self.observation(), *result[1:]
+
+    robot = Creeping()
+    env = SafeCell(CellEnv(replace(SPEC, horizon=100), "plug", image_size=16, env=robot))
+    env.reset()
+    for _ in range(40):
+        env.step(np.array([1.0, 0, 0]))
+    assert max(position[0] for position in robot.visited) <= 0.05 + 0.001 + 1e-9
+    assert robot.position[0] == pytest.approx(0.051)
+
+
 def test_the_recorded_action_is_the_one_that_was_carried_out() -> None:
     env, robot = cell(replace(SPEC, horizon=12))
     trial = rollout(env, Constant(1, 0, 0), np.random.default_rng(0))

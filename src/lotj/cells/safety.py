@@ -156,14 +156,13 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         wanted = np.asarray(action, np.float64)
         if wanted.shape != (3,) or not np.isfinite(wanted).all():
             raise ValueError(f"a cell's action must be three finite numbers, got {action!r}")
-        metres = np.clip(wanted, -1, 1) * self._metres
+        here = reading.position
+        # An arm that has crept out of the box is led back into it.
+        metres = np.clip(here + np.clip(wanted, -1, 1) * self._metres, self._low, self._high) - here
+        metres = np.clip(metres, -self._metres, self._metres)
         length = float(np.linalg.norm(metres))
         if length > self.config.longest_step:
             metres *= self.config.longest_step / length
-        here = reading.position
-        # From outside of the box only the way back is open.
-        low, high = np.minimum(self._low, here), np.maximum(self._high, here)
-        metres = np.clip(here + metres, low, high) - here
         if self._excess(reading):
             metres = np.array([0.0, 0.0, max(0.0, metres[2])])
         return (metres / self._metres).astype(np.float32)
