@@ -16,13 +16,14 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lotj import cli
 from lotj.cells.adapter import CellEnv, pick, to_square
 from lotj.cells.calibration import Calibration, load_calibration, save_calibration
 from lotj.cells.check import check_cell
 from lotj.cells.collecting import CellCollectConfig, calibrate, collect_on_cell
 from lotj.cells.safety import CellStoppedError, JammedError, SafeCell
 from lotj.cells.spec import CellSpec, CellSpecError, load_cell
-from lotj.cells.template import TEMPLATE
+from lotj.cells.template import TEMPLATE, filled
 from lotj.data.store import TrajectoryStore
 from lotj.rollout import rollout
 
@@ -131,6 +132,17 @@ def test_the_commented_fields_of_the_template_are_real(tmp_path: Path) -> None:
     path = tmp_path / "cell.toml"
     path.write_text("\n".join(lines))
     load_cell(path).require_contract()
+
+
+def test_what_an_environment_tells_about_itself_is_filled_in(tmp_path: Path) -> None:
+    path = tmp_path / "cell.toml"
+    cli.main(["cell", "new", "--out", str(path), "--env", "lotj:lotj/SerlInsertion-v0"])
+    spec = load_cell(path)
+    assert (spec.env, spec.image, spec.tcp_force) == ("lotj:lotj/SerlInsertion-v0", "images/wrist_1", "state/tcp_force")
+    with pytest.raises(SystemExit):  # nothing is overwritten
+        cli.main(["cell", "new", "--out", str(path)])
+    text, notes = filled("lotj:lotj/Insertion-v0")
+    assert 'image = "image"' in text and any("tcp_pose: not found" in note for note in notes)
 
 
 @pytest.mark.parametrize(

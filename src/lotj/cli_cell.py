@@ -26,20 +26,24 @@ def ask(question: str) -> bool:
         raise ValueError(f"nobody answered {question!r}: this needs a terminal, or y or n on its input") from error
 
 
-def new(out: Path) -> None:
+def new(out: Path, env: str | None = None) -> None:
     """Write a cell's file to fill in, every field explained.
 
-    Example: ``lotj cell new --out bench.toml``
+    Example: ``lotj cell new --out bench.toml --env lotj:lotj/SerlInsertion-v0``
 
     Args:
         out: the file, which must not exist yet.
+        env: ``module:Id`` of anything that ``gymnasium.make`` can make: what it tells about itself is filled in.
     """
-    from lotj.cells.template import TEMPLATE
+    from lotj.cells.template import TEMPLATE, filled
 
     if out.exists():
         raise ValueError(f"{out} exists; name another file, or delete it")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(TEMPLATE, encoding="utf-8")
+    text, notes = (TEMPLATE, []) if env is None else filled(env)
+    out.write_text(text, encoding="utf-8")
+    for note in notes:
+        say(f"  {note}")
     say(f"Written: {out}; fill it in (docs/cells.md explains each field)")
     say(f"Next: lotj cell check --cell {out} --connector NAME")
 

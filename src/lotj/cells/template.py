@@ -1,4 +1,14 @@
-"""What ``lotj cell new`` writes."""
+"""What ``lotj cell new`` writes, filled in as far as an environment tells about itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from lotj.cells.adapter import make_env
+from lotj.cells.spec import CellSpec
 
 TEMPLATE = """# A robot cell. Everything is in SI units and in the robot's base frame, +z up.
 name = "my-cell"                          # stored with every trajectory
@@ -51,3 +61,48 @@ from = "ask"                              # "info/<key>", "reward", "pose" (cali
 # above = 0.5                             # the number at "info/<key>" that is success is above this
 # dislodged = "info/<key>"                # tells when the plug slipped in the gripper
 """
+
+
+def filled(env: str) -> tuple[str, list[str]]:
+    """The template for an environment: its cameras and sensors where they have SERL's names, and what else there is.
+
+    Args:
+        env: ``module:Id``, made with no keywords.
+
+    Returns:
+        The file's text, and lines about what was found and what remains to be filled in.
+
+    Raises:
+        CellSpecError: it cannot be made.
+    """
+    made = make_env(CellSpec(name="new", env=env), "unknown")
+    try:
+        found = _leaves(made.observation_space)
+        actions = made.action_space
+    finally:
+        made.close()
+    text = TEMPLATE.replace('env = "my_package:MyCell-v0"  ', f'env = "{env}"', 1)
+    notes = [f"actions: {actions}"]
+    pictures = [path for path, space in found.items() if _is_picture(space)]
+    notes.append("pictures: " + (", ".join(pictures) or "none; `render` takes the environment's own render()"))
+    text = text.replace('image = "images/wrist_1"  ', f'image = "{pictures[0] if pictures else "render"}"  ', 1)
+    for sensor in ("tcp_pose", "tcp_force", "tcp_torque"):
+        there = next((path for path in found if path.split("/")[-1] == sensor), None)
+        if there is not None:
+            text = text.replace(f'{sensor} = "state/{sensor}"', f'{sensor} = "{there}"', 1)
+        else:
+            others = ", ".join(f"{p} {s.shape}" for p, s in found.items() if p not in pictures) or "nothing"
+            notes.append(f"{sensor}: not found by name; there is {others}")
+    return text, notes
+
+
+def _leaves(space: Any, path: str = "") -> dict[str, Any]:
+    """Every array of an observation space by its path."""
+    if isinstance(space, spaces.Dict):
+        inner = [_leaves(value, f"{path}/{key}" if path else str(key)) for key, value in space.spaces.items()]
+        return {key: value for part in inner for key, value in part.items()}
+    return {path: space} if path else {}
+
+
+def _is_picture(space: Any) -> bool:
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
