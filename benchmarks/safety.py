@@ -46,7 +46,8 @@ def attack(spec: CellSpec, name: str, connectors: list[str], trials: int, horizo
     low, high = np.array(spec.workspace_low), np.array(spec.workspace_high)
     outside = longest = force = 0.0
     cut: dict[str, int] = {}
-    steps = stopped = 0
+    stopped: dict[str, int] = {}
+    steps = 0
     for connector in connectors:
         with SafeCell(CellEnv(replace(spec, horizon=horizon), connector, image_size=16)) as cell:
             sim = cell.cell.env.unwrapped.sim  # type: ignore[attr-defined]
@@ -66,8 +67,9 @@ def attack(spec: CellSpec, name: str, connectors: list[str], trials: int, horizo
                             kind = "contact budget" if "contact" in why else "force" if " N" in why else why
                             cut[kind] = cut.get(kind, 0) + 1
                             break
-                except CellStoppedError:
-                    stopped += 1
+                except CellStoppedError as error:
+                    kind = type(error).__name__ + ": " + "".join(c for c in str(error) if not c.isdigit())[:60]
+                    stopped[kind] = stopped.get(kind, 0) + 1
     return {
         "policy": name,
         "connectors": connectors,

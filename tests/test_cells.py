@@ -351,6 +351,12 @@ def test_a_frozen_camera_stops_the_robot_in_a_safe_pose() -> None:
     assert robot.position[2] == pytest.approx(SPEC.workspace_high[2], abs=1e-3)  # type: ignore[index]
 
 
+def test_a_tool_that_rests_may_see_the_same_picture_for_long() -> None:
+    env, _ = cell(replace(SPEC, horizon=30), faults={"frozen": True})
+    trial = rollout(env, Constant(0, 0, 0), np.random.default_rng(0))
+    assert len(trial) == 30
+
+
 @pytest.mark.parametrize("sensor", ["force", "start"])
 def test_a_sensor_that_fails_stops_the_robot(sensor: str) -> None:
     env, robot = cell()

@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 from lotj.cells.adapter import CellEnv, Reading
 from lotj.files import write_json
 
+MOVED = 2e-4
+"""m: the tool has moved, and a camera that sees must tell."""
+
 
 class CellStoppedError(RuntimeError):
     """The robot was stopped and waits in a safe pose; what was practised is saved, and repeating continues."""
@@ -131,10 +134,10 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         reading = self._reading
         self._count_contact(reading)
         info["contact_impulse"], info["sent_action"] = self._trial_impulse, allowed
-        if not self._fresh.saw(self.cell.raw_image):
+        if not self._fresh.saw(self.cell.raw_image, reading.position):
             self._stop(
-                f"{self.robot}: the camera gave {self.config.stale_images} identical pictures in a row while the robot "
-                "was commanded; it is frozen. Restart it, then repeat"
+                f"{self.robot}: the camera gave {self.config.stale_images} identical pictures in a row while the tool "
+                "moved; it is frozen. Restart it, then repeat"
             )
         why = self._excess(reading)
         if not why and self._trial_impulse > self.config.trial_impulse:
@@ -298,18 +301,21 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class _Freshness:
-    """Counts identical pictures in a row."""
+    """Counts identical pictures in a row while the tool moved; where it rests, a picture may stay the same."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._same = limit, 1
         self._last: NDArray[np.uint8] | None = None
+        self._where: NDArray[np.float64] | None = None
 
-    def saw(self, image: NDArray[np.uint8]) -> bool:
+    def saw(self, image: NDArray[np.uint8], position: NDArray[np.float64]) -> bool:
         """Whether the camera still seems to see."""
         if not self._limit:
             return True
-        self._same = self._same + 1 if self._last is not None and np.array_equal(image, self._last) else 1
-        self._last = image
+        if self._last is None or self._where is None or not np.array_equal(image, self._last):
+            self._same, self._last, self._where = 1, image, position
+        elif np.linalg.norm(position - self._where) > MOVED:
+            self._same, self._where = self._same + 1, position
         return self._same < self._limit
 
 

@@ -81,7 +81,7 @@ class CellSpec:
     practice_impulse: float = math.inf
     """N s of contact in a whole practice; it stops there."""
     stale_images: int = 5
-    """As many identical pictures in a row mean a frozen camera. 0 never."""
+    """As many identical pictures in a row while the tool moved mean a frozen camera. 0 never."""
 
     retract: bool = True
     """Pull the tool up along +z after a trial, before the environment's own reset."""
