@@ -116,7 +116,16 @@ MAY_IMPORT = {
     }
     | RUN,
 }
-LEAVES = {"__init__", "cli", "cli_data", "cli_tables", "cli_practice_tables", "cli_guard", "console"}
+LEAVES = {
+    "__init__",
+    "cli",
+    "cli_connectors",
+    "cli_data",
+    "cli_tables",
+    "cli_practice_tables",
+    "cli_guard",
+    "console",
+}
 """May import anything; only the command line imports them."""
 NOT_IN_SIM = {"torch", "torchvision", "kornia"}
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lotj import cli_data, cli_practice_tables, cli_tables
+from lotj import cli_connectors, cli_data, cli_practice_tables, cli_tables
 from lotj.console import bar, console, say
 from lotj.parallel import WorkerKilledError
 from lotj.presets import PRESETS, Preset, estimate, load_preset
@@ -313,8 +313,10 @@ def report(run: Path) -> None:
 
 COMMANDS: dict[str, Any] = {
     "demo": demo,
-    "connectors": cli_data.connectors,
-    "connectors generate": cli_data.generate,
+    "connectors": cli_connectors.connectors,
+    "connectors show": cli_connectors.show,
+    "connectors new": cli_connectors.new,
+    "connectors generate": cli_connectors.generate,
     "collect": collect,
     "data validate": cli_data.validate,
     "train": train,
