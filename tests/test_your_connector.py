@@ -11,8 +11,10 @@ from PIL import Image
 
 from lotj import cli
 from lotj.sim import profiles
+from lotj.sim.clearance import measure
 from lotj.sim.connectors import Connector, Part, get_connector, load_catalogue, load_connector
 from lotj.sim.geometry import plug_solids, socket_solids
+from lotj.sim.mesh import MeshPair
 from lotj.sim.sections import cut
 from lotj.sim.template import based_on, commented_toml, example
 
@@ -39,7 +41,8 @@ def test_every_field_is_explained(tmp_path: Path) -> None:
     """The example loads as it stands, and its file has a line with a remark for every field there is."""
     assert written(example("bench-plug"), tmp_path) == example("bench-plug")
     text = commented_toml(example("bench-plug"))
-    for field in {f.name for cls in (Connector, Part) for f in fields(cls)} - {"parts", "sources"}:
+    names = {f.name for cls in (Connector, Part, MeshPair) for f in fields(cls)}
+    for field in names - {"parts", "sources", "mesh", "digest"}:
         explained = [line for line in text.splitlines() if line.removeprefix("# ").startswith(f"{field} = ")]
         assert explained, field
         assert "  # " in explained[0], field
@@ -111,3 +114,53 @@ def test_a_plane_beside_a_solid_cuts_nothing() -> None:
     connector = load_catalogue()["rj45"]
     assert cut(plug_solids(connector), 2, connector.plug_height + 1e-6) == []
     assert cut(socket_solids(connector), 2, -0.02) == []
+
+
+def checked(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code of ``lotj connectors check`` and what it said, in one line."""
+    code = 0
+    try:
+        cli.main(["connectors", "check", *arguments])
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    told = capsys.readouterr()
+    return code, " ".join((told.out + told.err).split())
+
+
+def test_a_fit_connector_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The example, as it stands, is inserted in both scenarios and never beside the socket; the picture lies beside
+    the file and the next command is told."""
+    cli.main(["connectors", "new", "mine", "--out", str(tmp_path / "mine.toml")])
+    code, told = checked(capsys, str(tmp_path / "mine.toml"), "--trials", "4")
+    assert code == 0
+    assert told.count("4 of 4") == 2
+    assert told.count("0 of 4") == 1
+    assert "nose 0.50 mm" in told
+    assert "lotj practice --run runs/desk --connector" in told
+    assert (tmp_path / "mine.png").exists()
+
+
+def test_an_unfit_connector_is_told_which_part_and_how_far(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A nose of 1 mm in a connector 12 mm deep holds nothing: full depth is reached beside the socket. The check names
+    the part and the millimetres and fails."""
+    file = tmp_path / "mine.toml"
+    cli.main(["connectors", "new", "mine", "--out", str(file)])
+    text = file.read_text()
+    stub = text.replace("corner = 0.001", "length = 0.001\ncorner = 0.001").replace("# length = ...", "#")
+    file.write_text(stub.replace("position = [0.005, 0.0044]", "length = 0.001\nposition = [0.005, 0.0044]"))
+    code, told = checked(capsys, str(file), "--trials", "3")
+    assert code == 1
+    assert "part 'nose' enters its cavity by only 1.0 mm" in told
+    assert "the plug still reaches full depth" in told
+    assert "fit to be practised" not in told
+
+
+@pytest.mark.parametrize("name", ["hdmi-a", "mega-block-1x1", "nema-5-15", "deutsch-dt-12"])
+def test_the_catalogue_measures_as_described(name: str) -> None:
+    """Play beside every part is the clearance (within the boxes' 0.02 mm), nothing is unfit, and the lead-in catches
+    from 0.8 mm."""
+    connector = load_catalogue()[name]
+    fit = measure(connector)
+    assert min(fit.play.values()) == pytest.approx(connector.clearance, abs=2e-5)
+    assert not [finding for finding in fit.findings if finding.unfit]
+    assert fit.home_from == pytest.approx(0.0008)

@@ -316,6 +316,7 @@ COMMANDS: dict[str, Any] = {
     "connectors": cli_connectors.connectors,
     "connectors show": cli_connectors.show,
     "connectors new": cli_connectors.new,
+    "connectors check": cli_connectors.check,
     "connectors generate": cli_connectors.generate,
     "collect": collect,
     "data validate": cli_data.validate,

@@ -132,6 +132,46 @@ def new(name: tyro.conf.Positional[str], out: Path, like: str | None = None) -> 
     say(f"Next: {_check_command(str(out))}")
 
 
+def check(connector: tyro.conf.Positional[str], trials: int = 10, seed: int = 0, picture: Path | None = None) -> None:
+    """Measure a connector and let the scripted expert try it; says what is wrong and where. Exit code 1 when unfit.
+
+    Example: ``lotj connectors check bench-plug.toml``
+
+    Args:
+        connector: a TOML file, or a name of the catalogue.
+        trials: of each kind: scenario I, scenario II, near misses.
+        seed: of the start states.
+        picture: where the picture goes; <name>.png beside the file (or here) by default.
+    """
+    from lotj.check import check as examine
+    from lotj.sim.connectors import get_connector
+
+    chosen = get_connector(connector)
+    out = picture or (
+        Path(connector).with_suffix(".png") if connector.endswith(".toml") else Path(f"{chosen.name}.png")
+    )
+    _draw(chosen, out)
+    with bar("the scripted expert tries") as tick:
+        found = examine(chosen, trials, seed, tick)
+    play = ", ".join(f"{part} {1e3 * gap:.2f} mm" for part, gap in sorted(found.fit.play.items()))
+    home_from = f"Slides home from {1e3 * found.fit.home_from:g} mm off."
+    say(f"Play at each side: {play or 'more than 2 mm everywhere'}. {home_from}")
+    table = Table("trials", "inserted", "missing when not (median)", "peak force (median)", "dislodged")
+    for done in found.tried:
+        kind = "near misses (none may succeed)" if done.kind == "near misses" else f"scenario {done.kind}"
+        count, missing = f"{done.successes} of {done.trials}", f"{1e3 * done.short:.1f} mm" if done.short else ""
+        table.add_row(kind, count, missing, f"{done.force:.1f} N", str(done.dislodged))
+    console.print(table)
+    for finding in found.findings:
+        mark = "[red]unfit[/]" if finding.unfit else "[yellow]remark[/]"
+        console.print(f"{mark}: {escape(finding.what)}. [dim]{escape(finding.remedy)}[/]", soft_wrap=True)
+    if not found.usable:
+        say(f"Next: mend what is marked unfit, then: {_check_command(connector)}")
+        raise SystemExit(1)
+    console.print("[green]fit to be practised[/]")
+    say(f"Next: {shlex.join(['lotj', 'practice', '--run', 'runs/desk', '--connector', connector])}")
+
+
 def _check_command(connector: str) -> str:
     return shlex.join(["lotj", "connectors", "check", connector])
 
@@ -152,13 +192,21 @@ def _dimensions(connector: Connector) -> Table:
         return " x ".join(f"{1e3 * value:g}" for value in metres) + " mm"
 
     table = Table("what", "dimension", "source")
-    derived = "follows from the figures above"
+    derived = "follows from the above"
     rows = [
         ("insertion depth", mm(connector.insertion_depth), connector.sources["insertion_depth"]),
-        ("body", mm(*connector.body_size, connector.body_height), connector.sources["body_size"]),
-        ("clearance, each side", mm(connector.clearance), connector.sources["clearance"]),
-        ("lead-in", f"{mm(connector.lead_in)} over {mm(connector.lead_in_length)}", connector.sources["lead_in"]),
     ]
+    if connector.mesh is not None:
+        rows.append(("body", mm(*connector.body_size), connector.sources["body_size"]))
+        for side, convex in zip(("plug", "socket"), connector.pieces()):
+            rows.append((f"{side}'s mesh", f"{len(convex)} convex pieces", getattr(connector.mesh, side)))
+    else:
+        slope = f"{mm(connector.lead_in)} over {mm(connector.lead_in_length)}"
+        rows += [
+            ("body", mm(*connector.body_size, connector.body_height), connector.sources["body_size"]),
+            ("clearance, each side", mm(connector.clearance), connector.sources["clearance"]),
+            ("lead-in", slope, connector.sources["lead_in"]),
+        ]
     for part in connector.parts:
         copies = part.repeat[0] * part.repeat[1]
         count = f"{copies} x " if copies > 1 else ""

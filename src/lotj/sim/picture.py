@@ -89,7 +89,7 @@ def _views(connector: Connector, plug: list[Solid], socket: list[Solid]) -> list
         outward = np.array(direction) / np.linalg.norm(direction)
         middle = (seen.min(axis=0) + seen.max(axis=0)) / 2
         reach = float(np.linalg.norm(seen - middle, axis=1).max())
-        place = middle + outward * reach / np.sin(np.radians(15))
+        place = middle + outward * reach / np.sin(np.radians(13))
         spec.worldbody.add_camera(name=name, pos=place, quat=look_quaternion(outward), fovy=26)
     model = spec.compile()
     data = mujoco.MjData(model)

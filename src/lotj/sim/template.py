@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 
 from lotj.sim.connectors import Connector
-from lotj.sim.parts import COLOURS, KINDS, PROFILES, Part
+from lotj.sim.mesh import MeshPair
+from lotj.sim.parts import COLOURS, KINDS, PROFILES, ConnectorError, Part
 from lotj.sim.toml import toml_value
 
 CONNECTOR_NOTES = {
@@ -44,8 +45,19 @@ PART_NOTES = {
     "collides": "false: only drawn, has no cavity",
 }
 """What is written beside a part's fields."""
-ELSEWHERE = {"family", "parts", "sources"}
-"""Fields that stand outside the connector's table."""
+MESH_NOTES = {
+    "plug": "STL, OBJ, PLY or GLB file, relative to this one; tip at z = 0, +z towards the hand",
+    "socket": "likewise, as it lies when the plug is fully inserted: mouth at z = insertion_depth",
+    "units": "of the files: mm, m or inch",
+    "plug_rotation": "degrees about x, then y, then z: turns the file into the plug frame",
+    "plug_translation": "m, after the rotation",
+    "socket_rotation": "degrees",
+    "socket_translation": "m",
+    "detail": "concavity that a convex piece may keep; less keeps narrow holes open, and takes longer",
+}
+"""What is written beside the fields of meshes."""
+ELSEWHERE = {"family", "parts", "sources", "mesh", "digest"}
+"""Fields that stand outside the connector's table, or in no file."""
 FILL_IN = "to fill in: data sheet, standard or calliper"
 
 
@@ -66,8 +78,10 @@ def based_on(name: str, like: Connector) -> Connector:
     """Another connector under a name and in a group of its own, its figures marked as taken over.
 
     Raises:
-        ConnectorError: the name is not one of lower case letters, digits and dashes.
+        ConnectorError: the name is not one of lower case letters, digits and dashes, or ``like`` has meshes.
     """
+    if like.mesh is not None:
+        raise ConnectorError(f"connector '{like.name}' has meshes; copy its TOML file and the meshes instead")
     parts = tuple(replace(part, source=f"as {like.name}: {part.source}") for part in like.parts)
     sources = {key: f"as {like.name}: {text}" for key, text in like.sources.items()}
     return replace(like, name=name, title=name, group=name, family="mine", parts=parts, sources=sources)
@@ -97,10 +111,17 @@ def commented_toml(connector: Connector) -> str:
     for i, part in enumerate(connector.parts):
         header = "one such table for each feature of the plug's face" if i == 0 else "fields as in the first"
         lines += ["", f"[[connector.part]]  # {header}", *_lines(part, PART_NOTES, explain=i == 0)]
+    lines += [
+        "",
+        "# Or meshes instead of parts (pip install 'lotj[mesh]'): remove the parts, every line from body_height to",
+        "# open_socket, and the sources of clearance and lead_in; then remove the '#' here.",
+        "# [connector.mesh]",
+        *(f"# {line.removeprefix('# ')}" for line in _lines(MeshPair("plug.stl", "socket.stl"), MESH_NOTES)),
+    ]
     return "\n".join(lines) + "\n"
 
 
-def _lines(described: Connector | Part, notes: Mapping[str, str], explain: bool = True) -> list[str]:
+def _lines(described: Connector | Part | MeshPair, notes: Mapping[str, str], explain: bool = True) -> list[str]:
     """A line for each field; without ``explain``, only for those that differ from their default."""
     rows = []
     for field in fields(described):

@@ -9,11 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from lotj.sim.connectors import Connector
-from lotj.sim.parts import Part
+from lotj.sim.parts import ConnectorError, Part
 
 
 def to_toml(connector: Connector) -> str:
-    """The file's text: every field that differs from its default, then a table for each part."""
+    """The file's text: every field that differs from its default, then a table for each part.
+
+    Raises:
+        ConnectorError: it has meshes, whose paths are relative to the file that it was read from.
+    """
+    if connector.mesh is not None:
+        raise ConnectorError(
+            f"field 'mesh': connector '{connector.name}' has meshes and cannot be written elsewhere; copy its TOML "
+            "file and the meshes instead"
+        )
     head = _fields(connector, skip={"family", "parts"})
     lines = [f"family = {toml_value(connector.family)}", "", "[[connector]]", *head]
     for part in connector.parts:
