@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from lotj import cli_cell, cli_cell_mock, cli_data, cli_practice, cli_practice_tables, cli_tables
+from lotj import cli_cell, cli_cell_mock, cli_connectors, cli_data, cli_practice, cli_practice_tables, cli_tables
 from lotj.cli_practice import print_outcome, print_preflight
 from lotj.console import bar, say
 from lotj.distributed import workers_for
@@ -177,8 +177,11 @@ def report(run: Path) -> None:
 
 COMMANDS: dict[str, Any] = {
     "demo": demo,
-    "connectors": cli_data.connectors,
-    "connectors generate": cli_data.generate,
+    "connectors": cli_connectors.connectors,
+    "connectors show": cli_connectors.show,
+    "connectors new": cli_connectors.new,
+    "connectors check": cli_connectors.check,
+    "connectors generate": cli_connectors.generate,
     "collect": collect,
     "cell new": cli_cell.new,
     "cell check": cli_cell.check,

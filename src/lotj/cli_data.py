@@ -1,81 +1,14 @@
-"""The subcommands about what is known: `lotj connectors`, `lotj data validate`."""
+"""The subcommands about data: `lotj data validate`."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 from rich.markup import escape
 from rich.table import Table
 
-from lotj.console import bar, console, say
-
-
-def connectors(
-    json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
-    family: str | None = None,
-    sheet: Path | None = None,
-) -> None:
-    """List the catalogue of connectors; ``lotj connectors generate`` draws more.
-
-    Example: ``lotj connectors --family usb``
-
-    Args:
-        json_output: print a list of objects with name, family, variants, dimensions and sources.
-        family: only this one.
-        sheet: write a picture of them all there.
-    """
-    from lotj.sim.connectors import load_catalogue, to_json, variants_of
-
-    chosen = [c for c in load_catalogue().values() if family in (None, c.family)]
-    if not chosen:
-        families = ", ".join(sorted({c.family for c in load_catalogue().values()}))
-        raise ValueError(f"no family {family!r}; the catalogue has {families}")
-    if json_output:
-        sys.stdout.write(json.dumps([to_json(connector) for connector in chosen], indent=1) + "\n")
-        return
-    if sheet is not None:
-        from lotj.sim.sheet import contact_sheet
-
-        contact_sheet(chosen, sheet)
-        say(f"Contact sheet: {sheet}")
-        return
-    table = Table("name", "title", "family", "depth", "close variants", title=f"{len(chosen)} connectors")
-    for c in chosen:
-        others = ", ".join(name for name in variants_of(c.name) if name != c.name)
-        table.add_row(c.name, c.title, c.family, f"{c.insertion_depth * 1e3:.1f} mm", others)
-    console.print(table)
-    console.print("Next: lotj collect")
-
-
-def generate(out: Path, count: int = 300, seed: int = 0, sheet: Path | None = None) -> None:
-    """Draw connectors at random from the catalogue's families, none close to a test connector; a file for each.
-
-    Example: ``lotj connectors generate --count 300 --seed 0 --out generated``
-
-    Args:
-        out: folder of the TOML files.
-        count: how many; a longer list begins with a shorter one.
-        seed: of all draws.
-        sheet: write a picture of them all there.
-    """
-    from lotj.sim.generate import generate_connectors
-    from lotj.sim.toml import save_connector
-
-    with bar("draw connectors") as tick:
-        drawn = generate_connectors(count, seed, tick)
-    for connector in drawn:
-        save_connector(connector, out)
-    say(f"{len(drawn)} connectors of {len({connector.family for connector in drawn})} families: {out}")
-    if sheet is not None:
-        from lotj.sim.sheet import contact_sheet
-
-        contact_sheet(drawn, sheet)
-        say(f"Contact sheet: {sheet}")
-    say(f"Next: lotj collect --run runs/generated desk --known {out}/gen-{seed}-*.toml")
+from lotj.console import console, say
 
 
 def validate(path: tyro.conf.Positional[Path], gallery: Path | None = None) -> None:

@@ -10,7 +10,7 @@ import itertools
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 
 from lotj.sim import profiles
 from lotj.sim.fit import check_parts, placed_envelopes
+from lotj.sim.mesh import MeshFrame, MeshPair, Pieces, digest, pieces
 from lotj.sim.parts import (
     COLOURS,
     ConnectorError,
@@ -42,6 +43,8 @@ DEEPEST = 0.02
 """m, the largest insertion depth: the floor of the robot's workspace bounds how far the plug goes down."""
 GENERATED = re.compile(r"gen-(?P<seed>0|[1-9]\d*)-(?P<number>0|[1-9]\d*)")
 """Names of connectors that ``lotj.sim.generate`` draws; a name is all that is needed to draw one again."""
+MESHES_SAY = ("body_height", "body_shape", "clearance", "lead_in", "lead_in_length", "open_socket")
+"""Fields of a connector that have no meaning where it has meshes."""
 SOCKET_BASE = 0.01
 """m of block below the cavities' floor."""
 
@@ -84,6 +87,8 @@ class Connector:
     """Length of that slope along the axis."""
     open_socket: bool = False
     """True: studs on a plate instead of cavities in a block (bricks)."""
+    mesh: MeshPair | None = None
+    """Plug and socket as meshes, in place of parts."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
@@ -106,7 +111,9 @@ class Connector:
             raise ConnectorError(
                 f"field 'body_size': got {self.body_size}, a cylinder needs two equal figures; repeat the diameter"
             )
-        wanted = {"insertion_depth", "body_size", "clearance", "lead_in"}
+        wanted = (
+            {"insertion_depth", "body_size"} if self.mesh else {"insertion_depth", "body_size", "clearance", "lead_in"}
+        )
         for key in sorted(wanted - set(self.sources)):
             raise ConnectorError(
                 f"field 'sources.{key}': missing; name the standard or data sheet, or write \"modelling choice\""
@@ -117,17 +124,43 @@ class Connector:
             )
         for key, text in self.sources.items():
             check_text(f"sources.{key}", text)
-        check_parts(self)
+        if self.mesh is None:
+            check_parts(self)
+        else:
+            self._check_meshed()
+
+    def _check_meshed(self) -> None:
+        """Meshes leave nothing for the fields that describe parts."""
+        for name in ("parts", *MESHES_SAY):
+            default = () if name == "parts" else next(f.default for f in fields(Connector) if f.name == name)
+            if getattr(self, name) != default:
+                field = "part" if name == "parts" else name
+                raise ConnectorError(f"field '{field}': the meshes already say it; remove it, or remove 'mesh'")
+
+    def pieces(self) -> Pieces:
+        """The convex pieces of a connector that has meshes; the first time takes seconds.
+
+        Raises:
+            ConnectorError: the meshes cannot be used.
+        """
+        assert self.mesh is not None
+        return pieces(self.mesh, MeshFrame(self.insertion_depth, self.body_size))
 
     @property
     def plug_height(self) -> float:
         """m, top of the plug above its tip plane."""
+        if self.mesh is not None:
+            return float(max(piece[:, 2].max() for piece in self.pieces().plug))
         return self.insertion_depth + self.body_height
 
     @property
     def socket_size(self) -> tuple[float, float, float]:
         """m, extents x, y, z of the socket's block (with its studs), centred on the axis; its mouth is at z =
         insertion_depth."""
+        if self.mesh is not None:
+            corners = np.concatenate(self.pieces().socket)
+            x, y = 2 * np.abs(corners[:, :2]).max(axis=0)
+            return float(x), float(y), self.insertion_depth - float(corners[:, 2].min())
         placed = [(part, outline) for part, outline in placed_envelopes(self, self.clearance) if part.in_plug]
         low, high = profiles.bounds([outline for _, outline in placed])
         reach = np.maximum(-low, high)
@@ -172,7 +205,7 @@ def load_connector(path: str | Path) -> Connector:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConnectorError(f"{path}: cannot be read ({error}); give the path of a UTF-8 TOML file") from error
-    found = parse_connectors(text, str(path))
+    found = parse_connectors(text, str(path), Path(path).parent)
     if len(found) != 1:
         raise ConnectorError(
             f"{path}: holds {len(found)} connectors, expected exactly one [[connector]]; split the file"
@@ -218,6 +251,7 @@ def to_json(connector: Connector) -> dict[str, Any]:
     """A connector as plain data: every field (lengths in metres), what derives from them, its variants and all
     sources."""
     data = asdict(connector)
+    meshes = {} if connector.mesh is None else {"mesh": data["mesh"]}
     alike = {other.name for other in load_catalogue().values() if other.group == connector.group}
     dimensions = (
         "insertion_depth",
@@ -235,13 +269,15 @@ def to_json(connector: Connector) -> dict[str, Any]:
         "family": connector.family,
         "group": connector.group,
         "variants": sorted(alike | {connector.name}),
-        "dimensions": {key: getattr(connector, key) for key in dimensions} | {"parts": data["parts"]},
+        "dimensions": {key: getattr(connector, key) for key in dimensions if not meshes or key not in MESHES_SAY}
+        | {"parts": data["parts"]}
+        | meshes,
         "sources": dict(connector.sources) | {f"parts.{part.name}": part.source for part in connector.parts},
     }
 
 
-def parse_connectors(text: str, file: str) -> list[Connector]:
-    """Read the text of one family's TOML file; ``file`` is what errors call it.
+def parse_connectors(text: str, file: str, folder: Path | None = None) -> list[Connector]:
+    """Read the text of one family's TOML file; ``file`` is what errors call it, meshes lie relative to ``folder``.
 
     Raises:
         ConnectorError: naming file, connector, field, value and remedy.
@@ -265,7 +301,7 @@ def parse_connectors(text: str, file: str) -> list[Connector]:
         try:
             merged = _merge(defaults, entry, raw)
             raw[label] = merged
-            found.append(_build(merged | {"family": data["family"]}))
+            found.append(_build(merged | {"family": data["family"]}, folder or Path()))
         except ConnectorError as error:
             raise ConnectorError(f"{file}, connector '{label}': {error}") from error
     return found
@@ -315,7 +351,7 @@ def _part_name(part: dict[str, Any]) -> str:
     return str(name)
 
 
-def _build(entry: dict[str, Any]) -> Connector:
+def _build(entry: dict[str, Any], folder: Path) -> Connector:
     parts: list[Part] = []
     for raw in entry.pop("part"):
         label = raw.get("name", f"number {len(parts) + 1}")
@@ -323,13 +359,29 @@ def _build(entry: dict[str, Any]) -> Connector:
             parts.append(Part(**_typed(Part, raw)))
         except ConnectorError as error:
             raise ConnectorError(f"part '{label}': {error}") from error
-    if not parts:
+    meshed: dict[str, Any] = {"mesh": _meshes(entry.pop("mesh"), folder)} if "mesh" in entry else {}
+    if not parts and not meshed:
         raise ConnectorError("field 'part': missing; add at least one [[connector.part]]")
-    return Connector(parts=tuple(parts), **_typed(Connector, entry, skip={"parts"}))
+    return Connector(parts=tuple(parts), **meshed, **_typed(Connector, entry, skip={"parts", "mesh"}))
+
+
+def _meshes(raw: Any, folder: Path) -> MeshPair:
+    """The table of meshes, its paths and content followed up."""
+    if not isinstance(raw, dict):
+        raise ConnectorError(f"field 'mesh': got {raw!r}, expected a [connector.mesh] table; write one")
+    try:
+        values = _typed(MeshPair, raw, skip={"digest"})
+    except ConnectorError as error:
+        raise ConnectorError(f"table 'mesh': {error}") from error
+    paths = {side: folder / values[side] for side in ("plug", "socket")}
+    pair = MeshPair(**values | {side: str(path) for side, path in paths.items()})
+    return replace(pair, digest=digest(paths["plug"], paths["socket"]))
 
 
 def _typed(
-    cls: type[Part] | type[Connector], raw: dict[str, Any], skip: frozenset[str] | set[str] = frozenset()
+    cls: type[Part] | type[Connector] | type[MeshPair],
+    raw: dict[str, Any],
+    skip: frozenset[str] | set[str] = frozenset(),
 ) -> dict[str, Any]:
     """The raw table's values with the types of the dataclass's fields."""
     known = {f.name: f for f in fields(cls) if f.name not in skip}
@@ -342,7 +394,8 @@ def _convert(name: str, kind: str, value: Any) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind.startswith("float") and number:
         return float(value)
-    if kind.startswith("tuple[") and isinstance(value, list) and len(value) == 2:
+    kind = "tuple[float, float, float]" if kind == "Vector" else kind
+    if kind.startswith("tuple[") and isinstance(value, list) and len(value) == kind.count(",") + 1:
         whole = kind.startswith("tuple[int")
         if all(isinstance(v, int if whole else int | float) and not isinstance(v, bool) for v in value):
             return tuple(int(v) if whole else float(v) for v in value)
@@ -352,6 +405,7 @@ def _convert(name: str, kind: str, value: Any) -> Any:
     expected = {
         "float": "a number",
         "tuple[float, float]": "two numbers",
+        "tuple[float, float, float]": "three numbers",
         "tuple[int, int]": "two whole numbers",
         "str": "a text",
     }

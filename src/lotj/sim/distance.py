@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from lotj.sim.connectors import TEST_CONNECTORS, Connector, load_catalogue, variants_of
 from lotj.sim.fit import placed_envelopes
+from lotj.sim.parts import ConnectorError
 
 TWIN = 0.0021
 """m: nearer faces are those of close variants, whatever their families. The grouping rule of docs/connectors.md, 1 mm
@@ -95,6 +96,10 @@ def _apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 def _outlines(connector: Connector) -> NDArray[np.float64]:
     """(N, D) m, support function of every outline that counts."""
+    if connector.mesh is not None:
+        raise ConnectorError(
+            f"connector '{connector.name}' has meshes: faces are compared by parts, of which it has none"
+        )
     placed = [outline for part, outline in placed_envelopes(connector) if part.kind != "key"]
     return np.stack([np.max(outline @ _AXES, axis=0) for outline in placed])
 

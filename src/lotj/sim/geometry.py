@@ -50,6 +50,8 @@ class Cavity(NamedTuple):
 
 def plug_solids(connector: Connector) -> list[Solid]:
     """The plug: the body that the gripper holds, then its parts, tapered at the tip."""
+    if connector.mesh is not None:
+        return _mesh_solids(connector.pieces().plug, connector.body_colour, "plug")
     depth = connector.insertion_depth
     solids = [_body(connector)]
     for part in connector.parts:
@@ -65,7 +67,14 @@ def plug_solids(connector: Connector) -> list[Solid]:
 
 def socket_solids(connector: Connector) -> list[Solid]:
     """The socket: colliding boxes, and drawn-only plates, contacts and studs."""
+    if connector.mesh is not None:
+        return _mesh_solids(connector.pieces().socket, connector.socket_colour, "socket")
     return _open_socket(connector) if connector.open_socket else _closed_socket(connector)
+
+
+def _mesh_solids(pieces: Sequence[NDArray[np.float64]], colour: str, name: str) -> list[Solid]:
+    rgba = (*COLOURS[colour], 1.0)
+    return [make_solid("mesh", (0, 0, 0), [], rgba, name, vertices=piece) for piece in pieces]
 
 
 def taper(connector: Connector, part: Part) -> tuple[float, float]:

@@ -104,15 +104,17 @@ def build_scene(
         fovy=30,
     )
     plug = add_grasp(tool, grasp)
-    _add_solids(spec, plug, plug_solids(connector), "plug", mass=0.08)
+    add_solids(spec, plug, plug_solids(connector), "plug", mass=0.08)
     _add_holder(plug, connector)
     socket = spec.worldbody.add_body(name="socket", pos=SOCKET_HOME)
-    _add_solids(spec, socket, socket_solids(connector), "socket", mass=0.0)
+    add_solids(spec, socket, socket_solids(connector), "socket", mass=0.0)
     _add_clamp(socket, connector)
     return spec.compile()
 
 
-def _add_solids(spec: mujoco.MjSpec, body: mujoco.MjsBody, solids: list[Solid], prefix: str, mass: float) -> None:
+def add_solids(spec: mujoco.MjSpec, body: mujoco.MjsBody, solids: list[Solid], prefix: str, mass: float) -> None:
+    """Hang a plug's or a socket's solids on a body; geoms are named ``<prefix>/<number>-<solid>``, mass (kg) is
+    shared among those that collide."""
     colliding = sum(solid.collides for solid in solids)
     # Plug parts never meet plug parts, nor socket parts the bench: one bit for each side.
     contype, conaffinity = (1, 2) if prefix == "plug" else (2, 1)
