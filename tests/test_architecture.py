@@ -124,18 +124,7 @@ MAY_IMPORT = {
     }
     | RUN,
 }
-LEAVES = {
-    "__init__",
-    "cli",
-    "cli_data",
-    "cli_tables",
-    "cli_practice_tables",
-    "cli_guard",
-    "cli_cell",
-    "cli_cell_mock",
-    "cli_practice",
-    "console",
-}
+LEAVES = {"__init__", "console"} | {path.stem for path in ROOT.glob("cli*.py")}
 """May import anything; only the command line imports them."""
 NOT_IN_SIM = {"torch", "torchvision", "kornia"}
 
