@@ -104,6 +104,21 @@ def test_the_rehearsal_over_http_runs(tmp_path, monkeypatch):
     assert {row["trials"] for row in evaluation["summary"].values()} == {2}
 
 
+def test_the_path_to_a_connector_of_ones_own_runs(tmp_path, monkeypatch, capsys):
+    """Every ``lotj connectors`` command of the walk-through works in its order, on the meshes that its Python writes
+    and the file that it shows."""
+    pytest.importorskip("coacd")
+    page = ROOT / "docs/your-connector.md"
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), {})
+    (tmp_path / "peg.toml").write_text("".join(blocks(page, "toml")))
+    ran = [cli.main(arguments) for arguments in commands(page) if is_quick(arguments)]
+    assert len(ran) == 4
+    assert capsys.readouterr().out.count("fit to be practised") == 2
+    assert {path.name for path in tmp_path.glob("*.png")} == {"bench-plug.png", "peg.png"}
+
+
 def test_links_lead_somewhere():
     """Every relative link and picture of a document exists, and every anchor has its heading."""
     for document in DOCUMENTS:
