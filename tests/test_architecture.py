@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "seeds": set(),
     "parallel": set(),
     "sim": {"types"},
-    "data": {"types"},
+    "data": {"types", "files"},
     "nets": {"types"},
     "algos": {"types", "nets", "seeds"},
     "rollout": {"types"},
@@ -116,7 +116,7 @@ MAY_IMPORT = {
     }
     | RUN,
 }
-LEAVES = {"__init__", "cli", "cli_data", "cli_tables", "cli_practice_tables", "cli_guard", "console"}
+LEAVES = {"__init__", "cli", "cli_data", "cli_exchange", "cli_tables", "cli_practice_tables", "cli_guard", "console"}
 """May import anything; only the command line imports them."""
 NOT_IN_SIM = {"torch", "torchvision", "kornia"}
 

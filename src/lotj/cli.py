@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lotj import cli_data, cli_practice_tables, cli_tables
+from lotj import cli_data, cli_exchange, cli_practice_tables, cli_tables
 from lotj.console import bar, console, say
 from lotj.parallel import WorkerKilledError
 from lotj.presets import PRESETS, Preset, estimate, load_preset
@@ -317,6 +317,8 @@ COMMANDS: dict[str, Any] = {
     "connectors generate": cli_data.generate,
     "collect": collect,
     "data validate": cli_data.validate,
+    "data import": cli_exchange.import_data,
+    "data export": cli_exchange.export_data,
     "train": train,
     "redteam": redteam,
     "practice": practice,
