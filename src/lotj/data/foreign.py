@@ -279,6 +279,8 @@ def reward_on_same(episode: Episode) -> str:
     if not len(paid) or not len(ended) or abs(int(paid[0]) - int(ended[0])) != 1:
         return ""
     late = paid[0] > ended[0]
+    if name == "done" and not late and ended[0] in paid:
+        return ""  # a trial may go on for a step after its success
     why = "r(s) in place of r(s')" if late else "the flag, not the reward, describes the observation before the action"
     return f"the first reward is at t = {paid[0]}, the first {name} at t = {ended[0]}: {why}"
 

@@ -24,7 +24,7 @@ def validate_foreign(
 ) -> Validation:
     """Read a foreign data set through, once, as an import would, and report on it.
 
-    Counts are of what an import with this configuration would bring. An episode may have several defects.
+    Counts are of what an import with this configuration would bring, or would if a connector were named.
 
     Args:
         source: The data set.
@@ -86,10 +86,11 @@ def _examined(item: Item, config: ReadConfig, number: int, horizon: int) -> tupl
     if isinstance(item, Episode):
         if item.disorder:
             found.append(Finding("frame-order", number, item.disorder))
-            item = replace(item, disorder="")
         if not (item.connector or config.connector):
             found.append(Finding("no-name", number, "the data does not say which connector this is"))
             item = replace(item, connector=UNNAMED)
+        if item.disorder:
+            return None, found  # what follows would only repeat it
     try:
         trajectory = converted(item, config, number)
     except ForeignError as error:
