@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "distributed": {"parallel", "provenance"},
     "kept": {"distributed"},
     "sim": {"types", "files"},
-    "data": {"types"},
+    "data": {"types", "files"},
     "nets": {"types"},
     "algos": {"types", "nets", "seeds"},
     "rollout": {"types"},

@@ -66,6 +66,8 @@ def test_quick_commands_run(tmp_path, monkeypatch):
         cli.main([{"2": "1"}.get(value, value) if arguments[0] == "collect" else value for value in arguments])
     assert (tmp_path / "runs/debug/report.html").exists()
     assert (tmp_path / "gallery.png").exists()
+    for arguments in filter(is_quick, commands(ROOT / "docs/your-data.md")):
+        cli.main(arguments)
     for block in blocks(readme, "python"):
         exec(compile(block, str(readme), "exec"), {})
     monkeypatch.chdir(tmp_path / "runs/debug/data")

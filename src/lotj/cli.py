@@ -14,7 +14,16 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from lotj import cli_cell, cli_cell_mock, cli_connectors, cli_data, cli_practice, cli_practice_tables, cli_tables
+from lotj import (
+    cli_cell,
+    cli_cell_mock,
+    cli_connectors,
+    cli_data,
+    cli_exchange,
+    cli_practice,
+    cli_practice_tables,
+    cli_tables,
+)
 from lotj.cli_practice import print_outcome, print_preflight
 from lotj.console import bar, say
 from lotj.distributed import workers_for
@@ -188,6 +197,8 @@ COMMANDS: dict[str, Any] = {
     "cell calibrate": cli_cell.calibrate,
     "cell mock-server": cli_cell_mock.mock_server,
     "data validate": cli_data.validate,
+    "data import": cli_exchange.import_data,
+    "data export": cli_exchange.export_data,
     "train": train,
     "redteam": cli_practice.redteam,
     "practice": cli_practice.practice,

@@ -1,4 +1,4 @@
-"""The subcommands about data: `lotj data validate`."""
+"""`lotj data validate`."""
 
 from __future__ import annotations
 
@@ -8,22 +8,47 @@ import tyro
 from rich.markup import escape
 from rich.table import Table
 
-from lotj.console import console, say
+from lotj.cli_exchange import READING, Reading
+from lotj.console import bar, console, say
+from lotj.data.sources import Format
 
 
-def validate(path: tyro.conf.Positional[Path], gallery: Path | None = None) -> None:
-    """Check a store: counts, label balance, every defect found.
+def validate(
+    path: tyro.conf.Positional[Path],
+    gallery: Path | None = None,
+    horizon: int = 20,
+    robots: int = 2,
+    format: Format | None = None,
+    allow_pickle: bool = False,
+    reading: Reading = READING,
+) -> None:
+    """Check a store or a foreign data set: counts, label balance, every defect found.
 
     Example: ``lotj data validate runs/desk/data/trajectories.sqlite``
 
     Args:
-        path: the store.
-        gallery: write a picture of positives and negatives by connector there.
+        path: the store, or a foreign data set as for ``lotj data import``.
+        gallery: write a picture of positives and negatives by connector there; of a store alone.
+        horizon: the longest trajectory allowed, transitions.
+        robots: how many robots the data of a store should come from.
+        format: what the data is, if that shall not be detected.
+        allow_pickle: read SERL pickles; see ``lotj data import --help`` for the risk.
+        reading: how foreign data is to be read.
     """
+    from lotj.data.foreign_check import validate_foreign
+    from lotj.data.sources import detect, open_source
     from lotj.data.validate import gallery as draw
     from lotj.data.validate import validate as check
 
-    report = check(path)
+    ours = (format or (detect(path) if path.exists() else "lotj")) == "lotj"
+    if ours:
+        report = check(path, horizon=horizon, robots=robots)
+    elif gallery is not None:
+        raise ValueError(f"{path}: a gallery is drawn of a store; import the data first: lotj data import {path}")
+    else:
+        with bar("read") as tick:
+            opened = open_source(path, reading, format, allow_pickle=allow_pickle)
+            report = validate_foreign(opened, reading, horizon=horizon, tick=tick)
     table = Table(
         "connector",
         "trajectories",

@@ -116,14 +116,19 @@ class TrajectoryStore:
             self._database.close()
             self._database = None
 
-    def append(self, trajectory: Trajectory) -> int:
+    def append(self, trajectory: Trajectory, nth: tuple[str, int] | None = None) -> int:
         """Store a trajectory; when this returns, it is on the disk.
+
+        Args:
+            trajectory: What to store.
+            nth: A counter and what it must stand at; it is raised by one with the trajectory or not at all.
 
         Returns:
             Its id.
 
         Raises:
             ValueError: `check_trajectory` says why, or its sizes differ from the store's.
+            StoreError: The counter stands elsewhere, because another process appends the same.
         """
         check_trajectory(trajectory)
         _, height, width, _ = trajectory.image.shape
@@ -135,6 +140,8 @@ class TrajectoryStore:
             _bytes(trajectory.state), _bytes(trajectory.action), _bytes(trajectory.reward),
         )  # fmt: skip
         with self._transaction() as database:
+            if nth is not None:
+                _raise_counter(database, self.path, *nth)
             stored = database.execute("SELECT height, width, state, action FROM shape").fetchone()
             if stored is None:
                 database.execute("INSERT INTO shape VALUES (1, ?, ?, ?, ?)", shape)
@@ -212,7 +219,6 @@ class TrajectoryStore:
         key = self._key(index)
         columns = "length, connector, robot, source, seed, terminated, truncated, state, action, reward"
         row = self._connection.execute(f"SELECT {columns} FROM trajectory WHERE id = ?", (key,)).fetchone()
-        rows = self._connection.execute("SELECT key, dtype, shape, data FROM privileged WHERE trajectory = ?", (key,))
         length = row[0]
         return Trajectory(
             image=self.read_trajectory_images(index),
@@ -225,8 +231,14 @@ class TrajectoryStore:
             robot=row[2],
             seed=row[4],
             source=row[3],
-            privileged={name: _array(*rest).copy() for name, *rest in rows},
+            privileged=self.read_privileged(index),
         )
+
+    def read_privileged(self, index: int) -> dict[str, NDArray[Any]]:
+        """Read the ground truth of one trajectory, (T + 1, ...) for each key. Raises `IndexError`."""
+        statement = "SELECT key, dtype, shape, data FROM privileged WHERE trajectory = ?"
+        rows = self._connection.execute(statement, (self._key(index),))
+        return {name: _array(*rest).copy() for name, *rest in rows}
 
     def read_trajectory_images(self, index: int) -> NDArray[np.uint8]:
         """Read all frames of one trajectory, (T + 1, H, W, 3) uint8. Raises `IndexError`."""
@@ -361,6 +373,17 @@ class TrajectoryStore:
             blobs = [blob for (blob,) in self._connection.execute(statement, (len(self),))]
             self._small[name] = np.frombuffer(b"".join(blobs), "<f4")
         return self._small[name]
+
+
+def _raise_counter(database: sqlite3.Connection, path: Path, key: str, expected: int) -> None:
+    row = database.execute("SELECT n FROM counter WHERE key = ?", (key,)).fetchone()
+    found = row[0] if row else 0
+    if found != expected:
+        raise StoreError(
+            f"{path}: {key} stands at {found}, expected {expected}: another process appends the same; wait until it is "
+            "done, then repeat the command"
+        )
+    database.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (key, expected + 1))
 
 
 def _bytes(array: NDArray[Any]) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -90,7 +90,7 @@ def validate(path: str | os.PathLike[str], *, horizon: int = 20, robots: int = 2
     Raises:
         FileNotFoundError, StoreError: There is no store to validate.
     """
-    found: list[_Finding] = []
+    found: list[Finding] = []
     balance: dict[str, Balance] = {}
     with TrajectoryStore(path) as store:
         index = store.index
@@ -100,16 +100,16 @@ def validate(path: str | os.PathLike[str], *, horizon: int = 20, robots: int = 2
             try:
                 trajectory = store.read(i)
             except (ValueError, TypeError, sqlite3.DatabaseError) as error:
-                found.append(_Finding("wrong-shape", i, f"arrays do not fit the recorded sizes ({error})"))
+                found.append(Finding("wrong-shape", i, f"arrays do not fit the recorded sizes ({error})"))
                 continue
-            found += [_Finding(kind, i, message) for kind, message in _trajectory_defects(trajectory, horizon, ending)]
+            found += [Finding(kind, i, message) for kind, message in trajectory_defects(trajectory, horizon, ending)]
             success = trajectory.privileged.get("success")
             if success is not None:
                 positive, negative = balance.get(trajectory.connector, (0, 0))
                 n = int(np.sum(success))
                 balance[trajectory.connector] = Balance(positive + n, negative + np.size(success) - n)
         counts = store.counts
-    defects = [*_grouped(found), *_store_defects(index, collected, balance, robots)]
+    defects = [*grouped(found, _REMEDY), *_store_defects(index, collected, balance, robots)]
     return Validation(
         trajectories=len(index),
         transitions=int(index.length.sum()),
@@ -208,13 +208,15 @@ _REMEDY = {
 }
 
 
-class _Finding(NamedTuple):
+class Finding(NamedTuple):
+    """A defect of one trajectory."""
+
     kind: str
     trajectory: int
     message: str
 
 
-def _trajectory_defects(trajectory: Trajectory, horizon: int, ending: set[str]) -> Iterator[tuple[str, str]]:
+def trajectory_defects(trajectory: Trajectory, horizon: int, ending: set[str]) -> Iterator[tuple[str, str]]:
     """Defects (kind, message) of one trajectory; ``ending`` are the sources whose trials end at success."""
     try:
         check_trajectory(trajectory)
@@ -260,13 +262,13 @@ def _contract_kind(trajectory: Trajectory) -> str:
     return "out-of-range" if np.abs(trajectory.action).max(initial=0.0) > 1.0 else "wrong-shape"
 
 
-def _grouped(found: list[_Finding]) -> Iterator[Defect]:
+def grouped(found: list[Finding], remedies: Mapping[str, str], noun: str = "trajectory") -> Iterator[Defect]:
     """One defect for all trajectories that share a kind; the message is the first one's."""
     for kind in dict.fromkeys(finding.kind for finding in found):
         same = [finding for finding in found if finding.kind == kind]
         ids = tuple(finding.trajectory for finding in same)
         more = f" (and {len(ids) - 1} more)" if len(ids) > 1 else ""
-        yield Defect(kind, ids, f"trajectory {ids[0]}: {same[0].message}{more}", _REMEDY[kind])
+        yield Defect(kind, ids, f"{noun} {ids[0]}: {same[0].message}{more}", remedies[kind])
 
 
 def _store_defects(
