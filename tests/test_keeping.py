@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from lotj import cli
 from lotj.data.store import TrajectoryStore
 from lotj.guard import Audit, write_audit
 from lotj.keeping import PERSON, ROBOT, keep
+from lotj.offline import Known
+from lotj.presets import load_preset
 from lotj.run import Run
 from lotj.trials import TrialRecord, append_record
 from lotj.types import Trajectory
@@ -106,3 +110,21 @@ def test_a_diagnostic_and_an_unfinished_practice_are_refused(tmp_path: Path) -> 
     (folder / "done.json").unlink()
     with pytest.raises(FileNotFoundError, match="finish it"):
         keep(folder, tmp_path / "library.sqlite", {})
+
+
+def test_the_next_offline_training_knows_what_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imported into a run, a library's connectors are trained on, never validated on: their labels are the robot's own.
+    One that never succeeded stays aside."""
+    monkeypatch.chdir(tmp_path)
+    keep(practised(tmp_path / "plug" / "ensemble-learned-s0"), tmp_path / "library.sqlite", {})
+    collected = tmp_path / "collected.sqlite"
+    with TrajectoryStore(collected, mode="a") as store, TrajectoryStore(tmp_path / "library.sqlite") as library:
+        for name, source in (("a", 1), ("b", 1), ("c", 1), ("d", 1), ("never", 0)):
+            store.append(replace(library.read(source), connector=name, source="expert"))
+    for source in ("collected.sqlite", "library.sqlite", "library.sqlite"):
+        cli.main(["data", "import", source, "--run", "runs/next", "--preset", "debug", "--image-size", "8"])
+    preset = load_preset(Path("runs/next"))
+    assert preset.imported == ("plug", "a", "b", "c", "d") and preset.connectors == 0
+    assert preset.split() == Known(("plug", "a", "b", "c"), ("d",))
+    with TrajectoryStore("runs/next/data/trajectories.sqlite") as store:
+        assert len(store) == 8

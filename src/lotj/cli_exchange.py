@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,10 @@ from lotj.console import bar, console, say
 from lotj.data.export import Target
 from lotj.data.foreign import ReadConfig
 from lotj.data.sources import Format
+from lotj.data.store import TrajectoryStore
+from lotj.files import to_json, write_json
+from lotj.presets import PRESETS, Preset, load_preset
+from lotj.stages import store_path
 
 Reading = Annotated[ReadConfig, tyro.conf.arg(name="")]
 """How foreign data is read, as options without a prefix."""
@@ -21,19 +26,24 @@ READING = ReadConfig()
 
 def import_data(
     source: tyro.conf.Positional[Path],
-    into: Path,
+    into: Path | None = None,
+    run: Path | None = None,
+    preset: str = "desk",
     format: Format | None = None,
     allow_pickle: bool = False,
     reading: Reading = READING,
 ) -> None:
-    """Append a data set to a store: LeRobot v3, Minari, robomimic HDF5, SERL pickles, or another store.
+    """Append a data set to a store or a run: LeRobot v3, Minari, robomimic HDF5, SERL pickles, or another store.
 
-    Killed and repeated it goes on; repeated when done it does nothing.
-    Example: ``lotj data import FOLDER --into mine.sqlite --connector usb-a``
+    Killed and repeated it goes on; repeated when done it does nothing. A run that was imported into trains on the
+    imported connectors; the last of them are kept for validation, or those of its own where it was collected for.
+    Example: ``lotj data import FOLDER --run runs/mine --connector usb-a``
 
     Args:
         source: file or folder to read.
         into: the store; created if it is missing.
+        run: instead, a run folder, begun where there is none; import before its networks are trained.
+        preset: of a run that is begun: debug, desk or paper.
         format: what the source is, if that shall not be detected.
         allow_pickle: read SERL pickles, though a pickle is a program: only arrays and plain containers are admitted,
             but defects of the reader and lack of memory remain a risk.
@@ -42,6 +52,13 @@ def import_data(
     from lotj.data.importing import import_into
     from lotj.data.sources import open_source
 
+    if (into is None) == (run is None):
+        raise ValueError("say where to: --into STORE, or --run RUN")
+    if run is not None:
+        chosen = _preset(run, preset)
+        into = store_path(run)
+        reading = replace(reading, image_size=reading.image_size or chosen.image_size)
+    assert into is not None
     opened = open_source(source, reading, format, allow_pickle=allow_pickle)
     say(f"{source}: {opened.format}, {opened.count} episodes")
     into.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +79,40 @@ def import_data(
     say(f"{done.imported} of {done.episodes} episodes are in {into}")
     if not done.imported:
         raise ValueError(f"nothing of {source} could be imported; the reasons are above: lotj data validate {source}")
-    say(f"Next: lotj data validate {shlex.quote(str(into))}")
+    if run is None:
+        say(f"Next: lotj data validate {shlex.quote(str(into))}")
+        return
+    _claim(run, chosen, into)
+    say(f"Next: lotj data validate {shlex.quote(str(into))}   or   lotj train --run {shlex.quote(str(run))}")
+
+
+def _preset(run: Path, name: str) -> Preset:
+    """Of a run folder, or of one that is begun."""
+    if (run / "preset.json").exists():
+        return load_preset(run)
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+    return replace(PRESETS[name], connectors=0)
+
+
+def _claim(run: Path, preset: Preset, store: Path) -> None:
+    """Note in the run folder which connectors are known by imported trajectories: those that a robot labelled for
+    itself first, since the last ones are kept for validation, which must be true."""
+    with TrajectoryStore(store) as held:
+        names = dict.fromkeys(held.index.connector.tolist())
+        seen = set(held.index.connector[held.index.successes > 0].tolist())
+        told = set(held.index.connector[held.index.source != "practice"].tolist())
+    own = () if not preset.known and not preset.connectors else preset.collect().connectors
+    for name in names:
+        if name not in seen:
+            say(f"{name} has no success in any trajectory: it stays in the store, and is not trained on")
+    added = [name for name in names if name not in own and name in seen]
+    known = (*(name for name in added if name not in told), *(name for name in added if name in told))
+    preset = replace(preset, imported=known)
+    if not own:
+        truly = sum(name in told for name in known)
+        preset = replace(preset, validation=max(1, min(preset.validation, truly, len(known) - 2)))
+    write_json(run / "preset.json", to_json(preset))
 
 
 def export_data(store: tyro.conf.Positional[Path], to: Target, out: Path, fps: int = 10) -> None:

@@ -123,7 +123,8 @@ def practice(
     if keep:
         library, kept = job.keep_stage(run, out)
         say(f"Kept {kept.trials} trials, {kept.successes} successes by their own labels: {library}")
-        say(f"Next: lotj data import {library} --run runs/next   (and the run's own data, {stages.store_path(run)})")
+        own = stages.store_path(run)
+        say(f"Next: lotj data import {own} --run runs/next   and   lotj data import {library} --run runs/next")
         return
     say(f"Next: lotj report --run {run}")
 
