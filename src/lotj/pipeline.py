@@ -21,7 +21,7 @@ from lotj.algos.learner import Learner
 from lotj.algos.policy import PolicyNetwork
 from lotj.algos.reward import RewardModel
 from lotj.cells.adapter import Ask
-from lotj.cells.opening import identify, open_cell
+from lotj.cells.opening import identify, longest_trial, open_cell
 from lotj.data.store import TrajectoryStore
 from lotj.encoding import FeatureConfig, offline_features
 from lotj.evaluate import EvaluateConfig, Evaluation, evaluate
@@ -250,6 +250,7 @@ def practise_unchecked(
         learner.load_state_dict(state["learner"])
         return learner
     settings = config.resolved(config.practice.reward).practice
+    settings = replace(settings, horizon=longest_trial(robot, settings.horizon))
     judge = Judge(offline.reward, offline.rule) if settings.reward == "learned" else None
     ledger = run.out_dir / "contact.json"
     with open_cell(

@@ -65,6 +65,11 @@ def honours_scenarios(robot: str) -> bool:
     return not is_own_cell(robot) or load_cell(Path(robot)).scenarios
 
 
+def longest_trial(robot: str, otherwise: int) -> int:
+    """Steps of a trial in an own cell; ``otherwise`` in the simulator."""
+    return load_cell(Path(robot)).horizon if is_own_cell(robot) else otherwise
+
+
 def open_cell(
     connector: str,
     robot: str,
