@@ -16,8 +16,8 @@ from lotj.data.sources import Format
 def validate(
     path: tyro.conf.Positional[Path],
     gallery: Path | None = None,
-    horizon: int = 20,
-    robots: int = 2,
+    horizon: int | None = None,
+    robots: int | None = None,
     format: Format | None = None,
     allow_pickle: bool = False,
     reading: Reading = READING,
@@ -29,8 +29,8 @@ def validate(
     Args:
         path: the store, or a foreign data set as for ``lotj data import``.
         gallery: write a picture of positives and negatives by connector there; of a store alone.
-        horizon: the longest trajectory allowed, transitions.
-        robots: how many robots the data of a store should come from.
+        horizon: the longest trajectory allowed, transitions; an own cell's store knows it, else 20.
+        robots: how many robots the data of a store should come from; one for an own cell's store, else 2.
         format: what the data is, if that shall not be detected.
         allow_pickle: read SERL pickles; see ``lotj data import --help`` for the risk.
         reading: how foreign data is to be read.
@@ -48,7 +48,7 @@ def validate(
     else:
         with bar("read") as tick:
             opened = open_source(path, reading, format, allow_pickle=allow_pickle)
-            report = validate_foreign(opened, reading, horizon=horizon, tick=tick)
+            report = validate_foreign(opened, reading, horizon=horizon or 20, tick=tick)
     table = Table(
         "connector",
         "trajectories",

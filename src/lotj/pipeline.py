@@ -23,7 +23,7 @@ from lotj.algos.learner import Learner
 from lotj.algos.policy import PolicyNetwork
 from lotj.algos.reward import RewardModel
 from lotj.cells.adapter import Ask
-from lotj.cells.opening import action_scale, identify, is_own_cell, open_cell
+from lotj.cells.opening import action_scale, identify, is_own_cell, longest_trial, open_cell
 from lotj.data.store import TrajectoryStore
 from lotj.encoding import FeatureConfig, offline_features
 from lotj.evaluate import EvaluateConfig, Evaluation, evaluate
@@ -258,6 +258,7 @@ def practise_unchecked(
         return learner
     config = config.resolved(config.practice.reward)
     settings, robots = config.practice, cells.robots or (robot,)
+    settings = replace(settings, horizon=max(longest_trial(each, settings.horizon) for each in robots))
     for each in robots:
         _refuse_other_scale(store, action_scale(each))
     job = Job(

@@ -316,7 +316,7 @@ def _discard(trajectory: Any, spec: CellSpec, ask: Ask | None) -> bool:
 
 
 def _claim(store: TrajectoryStore, spec: CellSpec, config: CellCollectConfig) -> None:
-    """Note what the actions mean, or refuse a store in which they mean something else."""
+    """Note what the actions mean, or refuse a store in which they mean something else; note what is to be expected."""
     scale = [spec.metres_per_unit] * 3
     held = store.metadata.get("action_scale")
     if held is not None and held != scale:
@@ -330,3 +330,5 @@ def _claim(store: TrajectoryStore, spec: CellSpec, config: CellCollectConfig) ->
             "give it the same size, or name another run folder"
         )
     store.set_metadata("action_scale", scale)
+    store.set_metadata("robots", 1)
+    store.set_metadata("horizon", max(spec.horizon, int(store.metadata.get("horizon", 0))))

@@ -81,6 +81,11 @@ def action_scale(robot: str) -> list[float]:
     return [spec.metres_per_unit] * 3
 
 
+def longest_trial(robot: str, otherwise: int) -> int:
+    """Steps of a trial in an own cell; ``otherwise`` in the simulator."""
+    return load_cell(Path(robot)).horizon if is_own_cell(robot) else otherwise
+
+
 def open_cell(
     connector: str | Connector,
     robot: str,

@@ -79,13 +79,14 @@ class Validation:
         return not self.defects
 
 
-def validate(path: str | os.PathLike[str], *, horizon: int = 20, robots: int = 2) -> Validation:
+def validate(path: str | os.PathLike[str], *, horizon: int | None = None, robots: int | None = None) -> Validation:
     """Read a store through, once, and report on it.
 
     Args:
         path: The store's file.
-        horizon: The longest trajectory allowed, transitions (Sec. IV: 20).
-        robots: How many robots the collected data should come from (Sec. IV: 2).
+        horizon: The longest trajectory allowed, transitions; by default what an own cell noted in the store's metadata,
+            or 20 (Sec. IV).
+        robots: How many robots the collected data should come from; likewise, or 2 (Sec. IV).
 
     Raises:
         FileNotFoundError, StoreError: There is no store to validate.
@@ -94,6 +95,8 @@ def validate(path: str | os.PathLike[str], *, horizon: int = 20, robots: int = 2
     balance: dict[str, Balance] = {}
     with TrajectoryStore(path) as store:
         index = store.index
+        horizon = horizon or int(store.metadata.get("horizon", 20))
+        robots = robots or int(store.metadata.get("robots", 2))
         collected = ~np.isin(index.source, JUDGED_SOURCES)
         ending = set(index.source[index.terminated].tolist())
         for i in range(len(store)):
