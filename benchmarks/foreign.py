@@ -28,12 +28,13 @@ from lotj.cells.check import check_cell
 from lotj.cells.collecting import CellCollectConfig, collect_on_cell
 from lotj.cells.spec import load_cell
 from lotj.data.store import TrajectoryStore
-from lotj.demo import practice_stage, silent_bars, store_path, train_stage
+from lotj.demo import practice_stage
 from lotj.evaluate import EvaluateConfig
 from lotj.files import write_json
 from lotj.nets.encoder import EncoderConfig
 from lotj.presets import PRESETS, Preset
 from lotj.provenance import provenance
+from lotj.stages import silent_bars, store_path, train_stage
 from lotj.stats import barnard
 from lotj.trials import read_records
 

@@ -36,11 +36,11 @@ class Package(NamedTuple):
 
 
 PACKAGES = (
-    Package("panda-gym", "panda_gym", "pip install panda-gym", ("green", "red", "yellow"), "violet"),
+    Package("panda-gym", "panda_gym", "pip install 'lotj[foreign]'", ("green", "red", "yellow"), "violet"),
     Package(
         "gym-taskboard",
         "gym_taskboard",
-        "pip install --no-deps --ignore-requires-python gym-taskboard",
+        "pip install --no-deps --ignore-requires-python gym-taskboard==0.2.0",
         ("dsub", "peg_round_12", "waterproof"),
         "usb",
     ),
