@@ -264,11 +264,14 @@ def test_an_export_validates(tmp_path: Path) -> None:
         assert report.balance == {"usb-a": (3, 12)}
 
 
-def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("to", ["lerobot", "minari"])
+def test_the_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
     """Export, validate, import, import again: counts, the next command, and no second copy."""
     monkeypatch.chdir(tmp_path)
     store = str(write(tmp_path / "a.sqlite", [make_trajectory(i) for i in range(2)]))
-    cli.main(["data", "export", store, "--to", "lerobot", "--out", "out"])
+    cli.main(["data", "export", store, "--to", to, "--out", "out"])
     assert "Next: lotj data validate out" in capsys.readouterr().out
     cli.main(["data", "validate", "out"])
     assert "sound" in capsys.readouterr().out

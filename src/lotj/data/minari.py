@@ -95,8 +95,9 @@ def write_minari(store: TrajectoryStore, folder: Path, dataset_id: str, tick: Ca
     if shape.state:
         observation["state"] = spaces.Box(-np.inf, np.inf, (shape.state,), np.float32)
     action = spaces.Box(-1, 1, (shape.action,), np.float32)
+    # Minari's storage looks for its files in the wrong place where the path is relative.
     storage = storage_class.new(
-        folder / "data", spaces.Dict(observation), action, data_format="hdf5", jpeg_encoding=False
+        folder.absolute() / "data", spaces.Dict(observation), action, data_format="hdf5", jpeg_encoding=False
     )
     frames = 0
     for i in range(len(store)):
