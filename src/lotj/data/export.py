@@ -45,8 +45,7 @@ def export(
         raise ValueError(f"{out}: expected a folder that is empty or not there; choose another with --out")
     with TrajectoryStore(path) as store:
         _ = store.shape  # refuses an empty store
-        # Minari joins a relative folder to itself.
-        part = out.absolute().with_name(f".{out.name}.part")
+        part = out.with_name(f".{out.name}.part")
         # What a killed export left is not worth continuing.
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
