@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lotj.data.foreign import REMEDY, Episode, ForeignError, ReadConfig, resized, to_trajectory
+from lotj.data.conversion import resized, to_trajectory
+from lotj.data.foreign import REMEDY, Episode, ForeignError, ReadConfig
 from lotj.data.foreign_check import validate_foreign
 from lotj.data.importing import import_into
 from lotj.data.sources import detect, open_source

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
-from lotj.data.foreign import REMEDY, Episode, ForeignError, Item, ReadConfig, Source, lost_success
+from lotj.data.conversion import lost_success
+from lotj.data.foreign import REMEDY, Episode, ForeignError, Item, ReadConfig, Source
 from lotj.data.importing import converted
 from lotj.data.validate import Balance, Defect, Finding, Validation, grouped, trajectory_defects
 from lotj.types import Trajectory

@@ -14,17 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lotj.data.foreign import (
-    Episode,
-    ForeignError,
-    Item,
-    ReadConfig,
-    Source,
-    Unreadable,
-    lost_success,
-    resized,
-    to_trajectory,
-)
+from lotj.data.conversion import lost_success, resized, to_trajectory
+from lotj.data.foreign import Episode, ForeignError, Item, ReadConfig, Source, Unreadable
 from lotj.data.schema import check_trajectory
 from lotj.data.store import TrajectoryStore
 from lotj.files import to_json
