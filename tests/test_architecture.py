@@ -39,7 +39,8 @@ MAY_IMPORT = {
     "cells": {"types", "seeds", "files", "rollout", "data", "sim"},
     "open_fleet": {"types", "cells", "sim", "algos", "judge", "guard", "trials", "fleet"},
     "check": {"types", "rollout", "sim"},
-    "offline": {"types", "seeds", "judge", "data", "algos", "nets"} | RUN,
+    "offline": {"types", "seeds", "judge", "data", "algos", "nets", "hindsight"} | RUN,
+    "dagger": {"types", "sim", "data", "algos", "rollout", "collect", "distributed", "hindsight", "offline"},
     "encoding": {"types", "data", "algos", "offline"} | RUN,
     "report": {"types", "stats", "nets", "data", "evaluate"} | RUN,
     "pipeline": {
@@ -70,6 +71,7 @@ MAY_IMPORT = {
         "evaluate",
         "practice",
         "collect",
+        "dagger",
         "offline",
         "encoding",
         "pipeline",
@@ -86,7 +88,7 @@ MAY_IMPORT = {
         "presets",
     }
     | RUN,
-    "stages": {"sim", "data", "collect", "distributed", "encoding", "offline", "parallel", "report"}
+    "stages": {"sim", "data", "collect", "dagger", "distributed", "encoding", "offline", "parallel", "report"}
     | RUN
     | {"pipeline", "presets", "redteam"},
     "demo": {

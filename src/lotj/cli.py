@@ -82,6 +82,8 @@ def demo(
     known = chosen.split()
     stages.collect_stage(chosen, run_root, workers, bar)
     clock.lap("collect")
+    stages.roll_out_stage(chosen, run_root, known, workers, bar)
+    clock.lap("roll out")
     stages.train_all(chosen, run_root, known, bar)
     clock.lap("train")
     folders = []
@@ -139,7 +141,15 @@ def collect(
         cli_cell.collect(run_root, cell, connectors, chosen, confirm)
         return
     _print_estimate(chosen, workers)
-    collected = stages.collect_stage(chosen, run_root, workers_for(workers, ray), bar)
+    places = workers_for(workers, ray)
+    stages.collect_stage(chosen, run_root, places, bar)
+    try:
+        known = chosen.split()
+    except ValueError:
+        say("Too few connectors to train a policy, so none is rolled out.")
+    else:
+        stages.roll_out_stage(chosen, run_root, known, places, bar)
+    collected = stages.collected_stage(run_root)
     lost = ", ".join(f"{name} {count}" for name, count in sorted(collected.dislodged.items())) or "none"
     say(
         f"{collected.trajectories} trajectories, {collected.frames} frames, {collected.successes} successes; "

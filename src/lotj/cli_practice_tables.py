@@ -81,7 +81,7 @@ def ablation(
     from lotj.experiments.ablation_runs import unencoded, unfinished_cases, untrained
     from lotj.experiments.ablation_table import ablation_table
     from lotj.experiments.reward_table import read_results
-    from lotj.stages import collect_stage, store_path
+    from lotj.stages import collect_stage, roll_out_stage, store_path
 
     job, cases = AblationJob(PRESETS[preset], out, results, run, validation), config.cases()
     todo = unfinished_cases(cases, job)
@@ -89,6 +89,7 @@ def ablation(
     if todo:
         if ablation_store(job) == store_path(out):
             collect_stage(job.preset, out, places, bar)
+            roll_out_stage(job.preset, out, job.preset.split(), places, bar)
         _tell_lent(todo, job)
         # A policy needs its critic.
         for kinds in (("critic", "reward"), ("policy",)):

@@ -1,9 +1,12 @@
-"""What the scripted expert would have done, had it known where the trial would end.
+"""What the scripted expert would have done where it is known, or found out later, where the socket was.
 
-The robot that collected the offline data knew each socket's pose, and a scripted expert drove there (Sec. IV). A novel
-connector's pose is unknown, until a trial succeeds: then the tool's last position is the pose at full insertion, for
-that trial. Every frame of the trial can then be labelled with the expert's action, noise and detours corrected. Tool
-position and wrist force are the robot's own senses; the policy that learns from these labels sees images alone.
+``expert_actions`` is for known connectors: the robot that collects has been calibrated to their sockets.
+
+``hindsight_actions`` is for novel ones. The robot that collected the offline data knew each socket's pose, and a
+scripted expert drove there (Sec. IV). A novel connector's pose is unknown, until a trial succeeds: then the tool's last
+position is the pose at full insertion, for that trial. Every frame of the trial can then be labelled with the expert's
+action, noise and detours corrected. Tool position and wrist force are the robot's own senses; the policy that learns
+from these labels sees images alone.
 """
 
 from __future__ import annotations
@@ -53,3 +56,23 @@ def hindsight_actions(trajectory: Trajectory, metres: NDArray[np.float64]) -> ND
     action = trajectory.action.copy()
     action[:, :3] = np.clip(error / metres, -1, 1)
     return action
+
+
+def expert_actions(
+    tip_in_socket: NDArray[np.float32], force: NDArray[np.float32], metres: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """The scripted expert's action (N, 3) where the plug's tip is known: to the axis, then down it; lifted a little
+    where it is pressed off the axis.
+
+    The socket's own small turn about the axis is neglected.
+
+    Args:
+        tip_in_socket: (N, 3) m.
+        force: (N,) N, of contact; NaN is none.
+        metres: (3,) m for an action of 1 along x, y, z.
+    """
+    error = -np.asarray(tip_in_socket, np.float64)
+    centred = np.linalg.norm(error[:, :2], axis=1) < CENTRED
+    lift = np.where(np.nan_to_num(force) > CONTACT, LIFT, 0.0)
+    error[:, 2] = np.where(np.isfinite(error[:, 2]), np.where(centred, -1.0, lift), np.nan)
+    return np.clip(error / metres, -1, 1).astype(np.float32)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lotj.algos.calibration import (
@@ -34,6 +35,7 @@ from lotj.data.batches import FrameSampling, pressed_beside
 from lotj.data.replay import TransitionDataset
 from lotj.data.store import TrajectoryStore
 from lotj.files import write_json
+from lotj.hindsight import expert_actions
 from lotj.judge import SuccessRule, choose_rule
 from lotj.run import Run
 from lotj.seeds import stream_seed
@@ -109,6 +111,9 @@ class PolicyStage:
     """Image augmentation."""
     sources: tuple[str, ...] = ("expert",)
     """Which trajectories are worth imitating."""
+    relabel: bool = False
+    """Imitate what the scripted expert would have done on each frame where the tip's place is known, in place of what
+    was done (``lotj.hindsight``): every trajectory is then worth imitating, whatever its source. Not the paper's."""
     steps: int = 5000
     """Gradient steps."""
     batch_size: int = 64
@@ -263,30 +268,30 @@ def train_policy(
     stage: PolicyStage,
     store: TrajectoryStore,
     known: Known,
-    critic: CriticNetwork,
+    critic: CriticNetwork | None,
     out_dir: Path,
     seed: int,
     progress: Progress = silent,
 ) -> PolicyNetwork:
-    """Extract the policy from a finished critic by Eq. 3, with DAIB.
+    """Extract the policy from a finished critic by Eq. 3, with DAIB; without a critic, clone what was done.
 
-    The weights are computed once, from plain images.
+    The weights are computed once, from plain images. What is relabelled weighs 1.
     """
     run = stage_run("policy", stage, known, store, out_dir, seed)
     if not run.is_done():
         run.start()
-        dataset = TransitionDataset(store, known.train, sources=stage.sources)
+        dataset = TransitionDataset(store, known.train, sources=None if stage.relabel else stage.sources)
+        rows, action, weight = _lessons(stage, dataset, critic)
         augment = Augment(stage.augment)
-        weight = transition_weights(dataset, critic, stage.model)
         learner = PolicyLearner(
             stage.model, store.shape.action, len(known.train), stream_seed(seed, "policy", "learner")
         )
         generator = torch.Generator().manual_seed(stream_seed(seed, "policy", "batches"))
 
         def batch() -> PolicyBatch:
-            rows = torch.randint(len(dataset), (stage.batch_size,), generator=generator)
-            drawn = dataset.transitions(rows.numpy())
-            return PolicyBatch(augment(drawn.image, generator), drawn.action, drawn.domain, weight[rows])
+            drawn = torch.randint(len(rows), (stage.batch_size,), generator=generator)
+            seen = dataset.transitions(rows[drawn.numpy()])
+            return PolicyBatch(augment(seen.image, generator), action[drawn], seen.domain, weight[drawn])
 
         last = train(
             learner,
@@ -307,6 +312,30 @@ def train_policy(
     return load_policy(out_dir)
 
 
+def _lessons(
+    stage: PolicyStage, dataset: TransitionDataset, critic: CriticNetwork | None
+) -> tuple[NDArray[np.int64], Tensor, Tensor]:
+    """What a policy imitates: rows (N,) of the data set, actions (N, A), weights (N,)."""
+    action = torch.from_numpy(dataset.actions)
+    told: NDArray[np.bool_] = np.zeros(len(dataset), bool)
+    tip, force = dataset.contacts
+    if stage.relabel and np.isfinite(tip).any():
+        scale = dataset.store.metadata.get("action_scale")
+        if scale is None:
+            raise ValueError(
+                f"{dataset.store.path} does not say what an action of 1 moves (action_scale), so nothing can be "
+                "relabelled; collect with `lotj collect`, or train with PolicyStage.relabel off"
+            )
+        expert = expert_actions(tip, force, np.array(scale[:3]))
+        told[np.isfinite(expert).all(axis=1)] = True
+        action[told, :3] = torch.from_numpy(expert[told])
+    rows = np.flatnonzero(told | np.isin(dataset.source, stage.sources))
+    weight = torch.ones(len(rows))
+    if critic is not None:
+        weight[~told[rows]] = transition_weights(dataset, critic, stage.model, rows[~told[rows]])
+    return rows, action[rows], weight
+
+
 def load_policy(out_dir: Path) -> PolicyNetwork:
     """The trained policy from a stage's folder."""
     state = load_state(_need(out_dir / "checkpoint.safetensors", "lotj train --stage policy"))
@@ -314,13 +343,18 @@ def load_policy(out_dir: Path) -> PolicyNetwork:
 
 
 def transition_weights(
-    dataset: TransitionDataset, critic: CriticNetwork, config: PolicyConfig, chunk: int = 256
+    dataset: TransitionDataset,
+    critic: CriticNetwork,
+    config: PolicyConfig,
+    rows: NDArray[np.int64] | None = None,
+    chunk: int = 256,
 ) -> Tensor:
-    """Eq. 3's weight (N,) of every transition of a data set."""
+    """Eq. 3's weight (N,) of the transitions ``rows`` (N,) of a data set; of all of them by default."""
     device = next(critic.parameters()).device
-    weights = []
-    for start in range(0, len(dataset), chunk):
-        batch = dataset.transitions(np.arange(start, min(start + chunk, len(dataset))))
+    rows = np.arange(len(dataset)) if rows is None else rows
+    weights = [torch.empty(0)]
+    for start in range(0, len(rows), chunk):
+        batch = dataset.transitions(rows[start : start + chunk])
         advantage = critic.advantage(batch.image.to(device), batch.action.to(device)).cpu()
         weights.append(advantage_weight(advantage, config.advantage_temperature, config.weight_clip))
     return torch.cat(weights)

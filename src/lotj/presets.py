@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from lotj.algos.policy import PolicyConfig
 from lotj.algos.reward import RewardConfig
 from lotj.algos.training import config_from
 from lotj.collect import CollectConfig
+from lotj.dagger import DaggerConfig
 from lotj.data.augment import AugmentConfig
 from lotj.data.replay import PRELOAD_BYTES
 from lotj.encoding import FeatureConfig
@@ -26,6 +27,8 @@ from lotj.sim.connectors import get_connector
 
 FRAMES_PER_TRAJECTORY = 12.5
 """Mean over the catalogue."""
+FRAMES_PER_ROLL_OUT = 16.0
+"""The same of roll-outs of a first policy."""
 
 DESK_POLICY_BOTTLENECK = BottleneckConfig(adversarial_weight=0.03, kl_weight=0.001)
 """DAIB on the policy at small sizes: a deviation from the paper, whose λ is 0.01 (docs/decisions.md, Networks)."""
@@ -78,6 +81,8 @@ class Preset:
     """Share of presses beside the socket."""
     image_size: int = 64
     """px."""
+    dagger: DaggerConfig = field(default_factory=DaggerConfig)
+    """Roll-outs of a first policy, which join what is collected."""
     reward: RewardStage = RewardStage()
     """Reward model."""
     critic: CriticStage = CriticStage()
@@ -147,6 +152,7 @@ def _sized(
     steps: tuple[int, int, int],
     batch: int,
     policy_bottleneck: BottleneckConfig = DESK_POLICY_BOTTLENECK,
+    relabel: bool = True,
     **fields: object,
 ) -> Preset:
     """A preset whose three networks share a size: ``steps`` of reward, critic and policy."""
@@ -164,6 +170,7 @@ def _sized(
             AugmentConfig(pad=2, brightness=0.1, contrast=0.1, saturation=0.1),
             steps=policy,
             batch_size=batch,
+            relabel=relabel,
         ),
         **fields,  # type: ignore[arg-type]
     )
@@ -181,6 +188,7 @@ PRESETS: dict[str, Preset] = {
         trajectories=8,
         slow=0.0,
         wrong_place=0.0,
+        dagger=DaggerConfig(trials=2, steps=20),
         practice=RecipeConfig(
             practice=PracticeConfig(trials=3, warmup_trials=1, updates_per_step=1, batch_size=16),
             ensemble=EnsembleConfig(components=16, prepare_updates=10),
@@ -188,7 +196,7 @@ PRESETS: dict[str, Preset] = {
         ),
         evaluate=EvaluateConfig(trials=2),
     ),
-    "desk": _sized("desk", width=16, image_size=64, steps=(5000, 800, 3300), batch=64),
+    "desk": _sized("desk", width=16, image_size=64, steps=(5000, 800, 6000), batch=64),
     "paper": _sized(
         "paper",
         width=64,
@@ -196,6 +204,8 @@ PRESETS: dict[str, Preset] = {
         steps=(20_000, 100_000, 100_000),
         batch=128,
         policy_bottleneck=BottleneckConfig(),
+        relabel=False,
+        dagger=DaggerConfig(trials=0),
         connectors=50,
         validation=6,
         trajectories=1400,
@@ -228,14 +238,16 @@ def estimate(preset: Preset, speed: Speed, workers: int) -> Estimate:
         workers: processes that collect.
     """
     trajectories = (len(preset.known) or preset.connectors) * preset.trajectories
-    frames = trajectories * FRAMES_PER_TRAJECTORY
+    rolled = (len(preset.known) or preset.connectors) * preset.dagger.trials
+    frames = trajectories * FRAMES_PER_TRAJECTORY + rolled * FRAMES_PER_ROLL_OUT
     frame_bytes = preset.image_size**2 * 3
     practice, features = preset.practice.practice, preset.practice.features
     seconds_a_step = 1 / (speed.trajectories * FRAMES_PER_TRAJECTORY)
     reward = preset.reward.steps * preset.reward.batch_size / speed.train_images
     # A critic step trains two encoders and runs the target and the next value forward.
     critic = preset.critic.steps * preset.critic.batch_size * (2 + 2 / 3) / speed.train_images
-    weights = 2 * frames / speed.encode_images
+    weights = 0.0 if preset.policy.relabel else 2 * frames / speed.encode_images
+    first = preset.dagger.steps * preset.policy.batch_size / speed.train_images if rolled else 0.0
     policy = preset.policy.steps * preset.policy.batch_size / speed.train_images
     # An update of practice costs about what training on two images does; an action encodes its frame three times.
     steps = practice.trials * 17
@@ -243,6 +255,7 @@ def estimate(preset: Preset, speed: Speed, workers: int) -> Estimate:
     evaluating = 2 * len(preset.evaluate.scenarios) * preset.evaluate.trials * 20 * seconds_a_step
     seconds = {
         "collect": trajectories / (speed.trajectories * workers),
+        "roll out": first + rolled * FRAMES_PER_ROLL_OUT * (seconds_a_step + 1 / speed.encode_images) / workers,
         "train": max(reward, critic + weights + policy),
         "encode": frames * features.views * 3 / speed.encode_images,
         "practise": (steps * a_step + evaluating) * len(preset.practise_on),

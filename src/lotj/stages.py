@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from lotj.collect import Collected, collect
+from lotj.collect import Collected, collect, summarise
+from lotj.dagger import roll_out, train_first_policy
 from lotj.data.store import TrajectoryStore
 from lotj.distributed import Workers
 from lotj.encoding import offline_features
@@ -50,6 +51,34 @@ def collect_stage(preset: Preset, run_root: Path, workers: Workers, bars: Bars) 
     """Collect what the preset knows."""
     with bars("collect") as tick:
         return collect(preset.collect(), store_path(run_root), workers=workers, progress=tick)
+
+
+def collected_stage(run_root: Path) -> Collected:
+    """Totals of what a run has collected, roll-outs too."""
+    with TrajectoryStore(store_path(run_root)) as store:
+        return summarise(store)
+
+
+def roll_out_stage(preset: Preset, run_root: Path, known: Known, workers: Workers, bars: Bars) -> None:
+    """Train a first policy on what is collected, roll it out, and let its trials join the store (``lotj.dagger``)."""
+    config, first = preset.dagger, run_root / "first-policy"
+    if not config.trials:
+        return
+    with TrajectoryStore(store_path(run_root)) as store, bars("train a first policy") as tick:
+        torch.set_num_threads(preset.threads)
+        train_first_policy(config, preset.policy, store, known, first, preset.seed, _metric(tick, "action_error"))
+    collected = preset.collect()
+    with bars("roll it out") as tick:
+        roll_out(
+            config,
+            load_policy(first),
+            collected.connectors,
+            collected.robots,
+            preset.seed,
+            store_path(run_root),
+            workers=workers,
+            progress=tick,
+        )
 
 
 def train_stage(preset: Preset, run_root: Path, known: Known, bars: Bars, stages: tuple[str, ...]) -> None:

@@ -70,6 +70,15 @@ class PolicyNetwork(nn.Module):
         self.bottleneck = Bottleneck(config.bottleneck, config.encoder.feature_dim, domains)
         self.head = PolicyHead(config.bottleneck.dim, action_dim, config.hidden, config.log_std_range)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What ``from_state`` needs beside the weights."""
+        return {
+            "config": asdict(self.config),
+            "action_dim": self.action_dim,
+            "domains": self.bottleneck.domains,
+        }
+
     def mean_action(self, feature: Tensor) -> Tensor:
         """Deterministic action (B, A) for features (B, F): the mean, of the mean encoding (Sec. V-E)."""
         mean: Tensor = self.head(self.bottleneck(feature).z).mean
@@ -132,8 +141,7 @@ class PolicyLearner(GradientLearner):
     ) -> None:
         with seeded(seed):
             self.network = PolicyNetwork(config, action_dim, domains)
-        identity = {"config": asdict(config), "action_dim": action_dim, "domains": domains}
-        super().__init__(self.network, identity, config.learning_rate, seed, device, config.decay_steps)
+        super().__init__(self.network, self.network.identity, config.learning_rate, seed, device, config.decay_steps)
 
     def update(self, batch: PolicyBatch) -> dict[str, float]:
         """One step."""

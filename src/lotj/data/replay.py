@@ -143,6 +143,23 @@ class TransitionDataset:
             domain=torch.from_numpy(self.domains[trajectory]),
         )
 
+    @property
+    def actions(self) -> NDArray[np.float32]:
+        """(N, A) of all transitions."""
+        return self._actions[self._stored_transition]
+
+    @property
+    def source(self) -> NDArray[np.str_]:
+        """(N,) who acted in each transition."""
+        return self.store.index.source[self.trajectories][self._transition_trajectory]
+
+    @property
+    def contacts(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Before each transition: where the tip was in the socket's frame (N, 3) m, and the contact force (N,) N; NaN
+        where it was not recorded."""
+        frame = self._stored_frame[self._first_frame]
+        return self.store.measured("tip_in_socket", 3)[frame], self.store.measured("force", 1)[frame, 0]
+
     def sample_frames_balanced(
         self, batch: int, generator: torch.Generator, sampling: FrameSampling | None = None
     ) -> FrameBatch:
