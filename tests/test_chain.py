@@ -93,7 +93,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert facts(one) == facts(other)
     checkpoints = sorted(path.relative_to(one) for path in one.rglob("*.safetensors"))
     assert checkpoints == sorted(path.relative_to(other) for path in other.rglob("*.safetensors"))
-    assert len(checkpoints) == 7  # three stages, the reward model, the features, two practices
+    assert len(checkpoints) == 8  # three stages, the reward model, the features, two practices
     for path in checkpoints:
         ours, theirs = (dict(tensors(load_state(run / path))) for run in (one, other))
         assert ours.keys() == theirs.keys(), path

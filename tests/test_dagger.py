@@ -17,9 +17,9 @@ from lotj.collect import CollectConfig, collect
 from lotj.dagger import SOURCE, DaggerConfig, roll_out, train_first_policy
 from lotj.data.replay import TransitionDataset
 from lotj.data.store import TrajectoryStore
-from lotj.hindsight import expert_actions
 from lotj.nets.encoder import EncoderConfig
 from lotj.offline import Known, PolicyStage
+from lotj.relabel import expert_actions
 from lotj.rollout import policy_rng, rollout
 from lotj.sim.env import InsertionEnv
 from lotj.sim.expert import Expert, ExpertConfig

@@ -207,7 +207,7 @@ def test_each_frame_is_encoded_once(tmp_path: Path) -> None:
     encode = learner.encode
     learner.encode = lambda image: counted.append(len(image)) or encode(image)  # type: ignore[method-assign, func-returns-value]
     told: list[np.ndarray] = []
-    learner.remember_success = lambda feature, action, hindsight=None: told.append(action.numpy())  # type: ignore[method-assign]
+    learner.remember_success = lambda feature, action: told.append(action.numpy())  # type: ignore[method-assign]
     run = Run(tmp_path, "practice", {}, seed=0).start()
     judge = Judge(ToyReward(), LENIENT)
     result = practice(SHORT, ToyCell(), learner, judge, offline, run, np.random.default_rng(0))

@@ -2,7 +2,7 @@
 
 DAgger (Ross et al. 2011) in one round: a first policy is trained on the scripted data, rolled out with noise, and its
 trials join the store. What the expert would have done on each of their frames follows from where the tip was
-(``lotj.hindsight.expert_actions``), which the calibrated robot of Sec. IV knows on known connectors. Not the paper's.
+(``lotj.relabel.expert_actions``), which the calibrated robot of Sec. IV knows on known connectors. Not the paper's.
 """
 
 from __future__ import annotations

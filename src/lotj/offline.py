@@ -35,8 +35,8 @@ from lotj.data.batches import FrameSampling, pressed_beside
 from lotj.data.replay import TransitionDataset
 from lotj.data.store import TrajectoryStore
 from lotj.files import write_json
-from lotj.hindsight import expert_actions
 from lotj.judge import SuccessRule, choose_rule
+from lotj.relabel import expert_actions
 from lotj.run import Run
 from lotj.seeds import stream_seed
 from lotj.types import Trajectory
@@ -113,7 +113,7 @@ class PolicyStage:
     """Which trajectories are worth imitating."""
     relabel: bool = False
     """Imitate what the scripted expert would have done on each frame where the tip's place is known, in place of what
-    was done (``lotj.hindsight``): every trajectory is then worth imitating, whatever its source. Not the paper's."""
+    was done (``lotj.relabel``): every trajectory is then worth imitating, whatever its source. Not the paper's."""
     steps: int = 5000
     """Gradient steps."""
     batch_size: int = 64

@@ -15,7 +15,6 @@ from torch import Tensor
 from lotj.algos.learner import Learner, image_to_batch
 from lotj.data.features import FeatureBuffer
 from lotj.data.store import TrajectoryStore
-from lotj.hindsight import hindsight_actions
 from lotj.types import Observation, Trajectory
 
 
@@ -54,11 +53,9 @@ class OnlineMemory:
         path: of the store.
         learner: encodes frames.
         capacity: frames that the buffer holds.
-        metres: (3,) m for an action of 1, for labels in hindsight; None makes none.
     """
 
-    def __init__(self, path: Path, learner: Learner, capacity: int, metres: NDArray[np.float64] | None = None) -> None:
-        self._metres = metres
+    def __init__(self, path: Path, learner: Learner, capacity: int) -> None:
         self._path = path
         self._learner = learner
         self._capacity = capacity
@@ -104,8 +101,7 @@ class OnlineMemory:
         action, reward = torch.from_numpy(trajectory.action), torch.from_numpy(trajectory.reward)
         self.buffer.add(features, action, reward, trajectory.terminated)
         if trajectory.terminated:
-            expert = None if self._metres is None else hindsight_actions(trajectory, self._metres)
-            self._learner.remember_success(features[:-1], action, None if expert is None else torch.from_numpy(expert))
+            self._learner.remember_success(features[:-1], action)
 
 
 def _truncate_store(path: Path, trials: int) -> None:

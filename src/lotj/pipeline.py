@@ -277,9 +277,7 @@ def practise_unchecked(
         run.start()
         # The same for all recipes and rewards, so that they meet the same start states; another for each connector.
         rng = np.random.default_rng(stream_seed(seed, name, "practice"))
-        result = practise_in_rounds(
-            settings, fleet, learner, features, run, rng, progress, np.array(action_scale(robots[0]))
-        )
+        result = practise_in_rounds(settings, fleet, learner, features, run, rng, progress)
     run.finish({**result.summary(), "validation": validation})
     return learner
 

@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple, Protocol
 import gymnasium
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lotj.algos.learner import Learner
 from lotj.data.features import FeatureBuffer
@@ -156,7 +155,7 @@ def practice(
         PracticePaused: as below.
     """
     cell = Cell(env, learner, judge, config.reward, config.guard)
-    return practise_in_rounds(config, LocalFleet([cell]), learner, offline, run, rng, progress, _metres(env))
+    return practise_in_rounds(config, LocalFleet([cell]), learner, offline, run, rng, progress)
 
 
 def practise_in_rounds(
@@ -167,7 +166,6 @@ def practise_in_rounds(
     run: PracticeRun,
     rng: np.random.Generator,
     progress: Callable[[TrialRecord], None] | None = None,
-    metres: NDArray[np.float64] | None = None,
 ) -> PracticeResult:
     """Practise until ``config.trials`` trials are done, continuing what the run folder holds.
 
@@ -182,8 +180,6 @@ def practise_in_rounds(
         run: receives ``metrics.jsonl``, ``trials.jsonl``, ``online.sqlite`` and the checkpoint.
         rng: drawn from once; every trial's randomness derives from that draw and the trial's number.
         progress: told of each trial after its round.
-        metres: (3,) for an action of 1, the same in all cells; None where it is not known, and nothing is labelled in
-            hindsight.
 
     Raises:
         ValueError: no share of online data, or a run folder that another seed or another number of cells began.
@@ -194,7 +190,7 @@ def practise_in_rounds(
             "PracticeConfig.online_fraction is None: practice needs a share; RecipeConfig knows recipes' own"
         )
     seed = int(rng.integers(2**31))
-    with OnlineMemory(run.out_dir / "online.sqlite", learner, config.online_frames, metres) as memory:
+    with OnlineMemory(run.out_dir / "online.sqlite", learner, config.online_frames) as memory:
         audit = read_audit(run.out_dir)
         records = _continue(config, run, learner, memory, seed, fleet.size, audit)
         if records is None:
@@ -245,12 +241,6 @@ def _learn(
         batch = mix(offline, memory.buffer, config.batch_size, config.online_fraction, generator)
         metrics.append(learner.update(batch))
     return updates, _mean(metrics)
-
-
-def _metres(env: gymnasium.Env[Any, Any]) -> NDArray[np.float64] | None:
-    """(3,) m for an action of 1 along x, y, z; None where the cell does not say."""
-    scale = env.get_wrapper_attr("action_scale") if env.has_wrapper_attr("action_scale") else None
-    return None if scale is None else np.asarray(scale, np.float64)[:3]
 
 
 class _Draws(NamedTuple):

@@ -71,9 +71,6 @@ class EnsembleConfig:
     """Weight of the squared distance to offline actions."""
     success_weight: float = 1.0
     """Weight of the squared distance to the robot's own actions in trials that it rewarded."""
-    hindsight: bool = False
-    """Imitate what the scripted expert would have done in those trials, knowing where they ended, instead of what the
-    robot did (``lotj.hindsight``)."""
     success_batch_size: int = 32
     """Own rewarded transitions drawn for that term."""
     action_penalty: float = 0.0
@@ -212,10 +209,8 @@ class EnsemblePractice:
         better = critic(feature, base).mean(dim=0) > critic(feature, action).mean(dim=0)  # (B,)
         return torch.where(better[:, None], base, action)
 
-    def remember_success(self, feature: Tensor, action: Tensor, hindsight: Tensor | None = None) -> None:
-        """Keep a rewarded trial to imitate: feature (T, F), action (T, A), and the expert's action in hindsight."""
-        if self.config.hindsight and hindsight is not None:
-            action = hindsight
+    def remember_success(self, feature: Tensor, action: Tensor) -> None:
+        """Keep a rewarded trial to imitate: feature (T, F), action (T, A)."""
         self._success_feature = torch.cat([self._success_feature, feature.to(self.device)])
         self._success_action = torch.cat([self._success_action, action.to(self.device)])
 

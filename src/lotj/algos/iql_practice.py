@@ -123,7 +123,7 @@ class IqlPractice:
         """Action (A,) for one encoded frame (1, F), with the deterministic encoding."""
         return self._act(feature.to(self.device)[:, : self.feature_dims[0]], rng, explore)
 
-    def remember_success(self, feature: Tensor, action: Tensor, hindsight: Tensor | None = None) -> None:
+    def remember_success(self, feature: Tensor, action: Tensor) -> None:
         """Ignored: the paper's recipe does not imitate its own successes."""
 
     def update(self, batch: Batch) -> dict[str, float]:

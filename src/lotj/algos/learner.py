@@ -90,9 +90,9 @@ class Learner(Protocol):
         """Action (A,) in [-1, 1] for one encoded frame (1, F); deterministic unless ``explore``."""
         ...
 
-    def remember_success(self, feature: Tensor, action: Tensor, hindsight: Tensor | None = None) -> None:
-        """Take note of a trial that the robot rewarded: ``feature`` (T, F), ``action`` (T, A), and what the scripted
-        expert would have done there (``lotj.hindsight``), where that is known. Recipes may imitate it or ignore it.
+    def remember_success(self, feature: Tensor, action: Tensor) -> None:
+        """Take note of a trial that the robot rewarded: ``feature`` (T, F), ``action`` (T, A). Recipes may imitate it
+        or ignore it.
 
         What is remembered is not part of ``state_dict``: a resumed practice tells it again, in order.
         """
