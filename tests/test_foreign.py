@@ -155,6 +155,8 @@ DEFECTS: list[tuple[str, Callable[[Episode], Episode], str]] = [
     ("not-finite", _with("reward", np.nan), "reward: expected finite"),
     ("out-of-range", _with("action", -1.5), "magnitude of 1.5"),
     ("frozen-images", lambda e: replace(e, image=e.image[:1].repeat(5, 0)), "the same"),
+    ("frozen-images", lambda e: replace(e, image=e.image[:1] // 2 + np.arange(5, dtype=np.uint8)[:, None, None, None]),
+     "the same"),
     ("black-images", lambda e: replace(e, image=0 * e.image), "black"),
     ("too-short", lambda e: replace(e, image=e.image[:1], state=e.state[:1], action=e.action[:1], reward=LAST[-1:],
                                     success=None, done=None), "no next one"),
@@ -276,6 +278,13 @@ def test_lerobot_cameras_and_names(tmp_path: Path) -> None:
         ({"timestamp": [0, 0.1, 0.2, 0.3, 0, 0.1, 0.1, 0.2]}, "frame-order", (1,), "does not rise at row 2"),
         ({"next.reward": [0, 0, 0, 1.0, 0, 0, 0, 0]}, "reward-shift", (0,), "r(s) in place of r(s')"),
         ({"action": [[9.0, 0, 0]] * 8}, "out-of-range", (0, 1), "magnitude of 9"),
+        (
+            {"action": [[0.5, 0, 0]] * 4 + [[0.5]] + [[0.5, 0, 0]] * 3},
+            "wrong-shape",
+            (1,),
+            "action: expected one shape",
+        ),
+        ({"action": [[0.5, 0, 0]] * 4 + [None] + [[0.5, 0, 0]] * 3}, "wrong-shape", (1,), "action: expected one shape"),
         ({"observation.state": [[np.nan, 0]] + [[0.0, 0]] * 7}, "not-finite", (0,), "state"),
     ],
 )
@@ -368,6 +377,17 @@ def test_robomimic_out_of_order(tmp_path: Path) -> None:
     source = open_source(robomimic(tmp_path / "demo.hdf5", shuffle=True), NAMED)
     (defect,) = validate_foreign(source, NAMED).defects
     assert (defect.kind, defect.trajectories) == ("frame-order", (1,)) and "next_obs[0] is not obs[1]" in defect.message
+
+
+def test_robomimic_with_an_action_missing(tmp_path: Path) -> None:
+    """One action fewer than observations is no file with the last observation in ``obs``: ``next_obs`` says so."""
+    h5py = pytest.importorskip("h5py")
+    path = robomimic(tmp_path / "demo.hdf5")
+    with h5py.File(path, "a") as file:
+        del file["data/demo_1/actions"]
+        file["data/demo_1/actions"] = actions(1)[1:]
+    (defect,) = validate_foreign(open_source(path, NAMED), NAMED).defects
+    assert (defect.kind, defect.trajectories) == ("wrong-shape", (1,)) and "3 actions, 5 images" in defect.message
 
 
 @pytest.mark.parametrize("jpeg", [False, True])

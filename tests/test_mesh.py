@@ -223,6 +223,24 @@ def test_wrong_files_are_named(copy: Path) -> None:
         get_connector(str(copy / "peg.toml")).pieces()
 
 
+def test_bodies_that_touch_along_an_edge_are_told(copy: Path) -> None:
+    """No hole is in such a file: four triangles meet at an edge, and the message counts these."""
+    beside = [box((0, 0, 0), (9, 9, 32)), box((-9, -9, 0), (0, 0, 32))]
+    trimesh.util.concatenate(beside).export(copy / "plug.stl")
+    with pytest.raises(ConnectorError, match=r"not watertight \(0 edges .*, 1 to more than two\).*touch along an edge"):
+        get_connector(str(copy / "peg.toml")).pieces()
+
+
+@pytest.mark.parametrize(("above", "fits"), [(0.05, True), (0.2, False)])
+def test_resting_higher_by_a_trifle_is_no_overlap(copy: Path, above: float, fits: bool) -> None:
+    """A mouth that is mm above its plane lifts the plug by as much: told from 0.1 mm, while beside each other 0.02 mm
+    are an overlap."""
+    half = 5 + PLAY
+    block = box((-16, -16, -10), (16, 16, DEPTH + above))
+    block.difference(box((-half, -half, -0.75), (half, half, DEPTH + 1))).export(copy / "socket.obj")
+    assert fits == (not [f for f in measure(load(copy)).findings if f.unfit])
+
+
 def test_what_does_not_fit_is_measured(copy: Path) -> None:
     """A peg 0.3 mm too wide on each side: the overlap is found, and it is the meshes' own."""
     peg(11.6).export(copy / "plug.stl")

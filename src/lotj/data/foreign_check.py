@@ -107,4 +107,7 @@ def _one_class_remedy(lost: int) -> str:
             f"{lost} successes belong to a last observation that was not recorded: --final repeat takes the image "
             "before it in its place, or record the last observation"
         )
-    return "record more trials of it, or name the success flag with --success"
+    return (
+        "record more trials of it, or name the success flag with --success: rewards that describe the observation "
+        "before the action do not tell the success that a trial ends with"
+    )

@@ -140,7 +140,7 @@ def _disorder(rows: Mapping[str, list[Any]], again: bool, expected: int) -> str:
 def _episode(
     name: str, frames: Any, rows: Mapping[str, list[Any]], robot: str, disorder: str, config: ReadConfig
 ) -> Episode:
-    arrays = {key: np.asarray(values) for key, values in rows.items() if not isinstance(values[0], dict)}
+    arrays = {key: stacked(values, key) for key, values in rows.items() if not isinstance(values[0], dict)}
     if "action" not in arrays:
         raise ForeignError("wrong-shape", f"{name}: no feature action; the data has {', '.join(sorted(arrays))}")
     steps = len(arrays["action"])

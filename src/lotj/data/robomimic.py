@@ -66,15 +66,15 @@ def _episode(group: Any, name: str, config: ReadConfig) -> Episode:
     flags: dict[str, NDArray[Any]] = {
         key: group[key][()] for key in group if key not in ("obs", "next_obs") and hasattr(group[key], "ndim")
     }
-    flags |= {f"obs/{key}": _observed(obs, next_obs, key, len(action)) for key in obs if obs[key].ndim <= 2}
+    flags |= {f"obs/{key}": _observed(obs, next_obs, key) for key in obs if obs[key].ndim <= 2}
     keys = config.state or tuple(key for key in STATE if key in obs)
     missing = [key for key in keys if key not in obs]
     if missing:
         raise ForeignError("wrong-shape", f"no state {missing[0]!r}; the data has {', '.join(sorted(obs))}")
-    states = [_observed(obs, next_obs, key, len(action)) for key in keys]
+    states = [_observed(obs, next_obs, key) for key in keys]
     return Episode(
         name=name,
-        image=_observed(obs, next_obs, camera, len(action)),
+        image=_observed(obs, next_obs, camera),
         action=action,
         state=np.concatenate([s.reshape(len(s), -1) for s in states], axis=1) if states else None,
         reward=flags.get("rewards"),
@@ -86,10 +86,10 @@ def _episode(group: Any, name: str, config: ReadConfig) -> Episode:
     )
 
 
-def _observed(obs: Mapping[str, Any], next_obs: Mapping[str, Any], key: str, steps: int) -> NDArray[Any]:
+def _observed(obs: Mapping[str, Any], next_obs: Mapping[str, Any], key: str) -> NDArray[Any]:
     """An observation's key with the one after the last action, where the file has it."""
     array: NDArray[Any] = obs[key][()]
-    if len(array) == steps and key in next_obs and len(next_obs[key]):
+    if key in next_obs and 0 < len(next_obs[key]) == len(array):
         array = np.concatenate([array, next_obs[key][-1:]])
     return array
 

@@ -191,10 +191,12 @@ def _read(pair: MeshPair, side: Side) -> Any:
         raise ConnectorError(f"field 'mesh.{side}': {path} holds coordinates that are not finite; export it again")
     mesh.merge_vertices()
     if not mesh.is_watertight:
-        open_edges = len(trimesh.grouping.group_rows(mesh.edges_sorted, require_count=1))
+        triangles = np.unique(mesh.edges_sorted, axis=0, return_counts=True)[1]  # at each edge
+        alone, many = int(np.sum(triangles == 1)), int(np.sum(triangles > 2))
         raise ConnectorError(
-            f"field 'mesh.{side}': {path} is not watertight ({open_edges} edges belong to one triangle only), so what "
-            "is inside is not defined; close the holes in your CAD program, or export a solid body instead of surfaces"
+            f"field 'mesh.{side}': {path} is not watertight ({alone} edges belong to one triangle only, {many} to more "
+            "than two), so what is inside is not defined; in your CAD program close the holes and part bodies that "
+            "touch along an edge, or export a solid body instead of surfaces"
         )
     if mesh.volume < 0:
         mesh.invert()
