@@ -59,7 +59,7 @@ def demo(
     diagnostic: bool = True,
     preset: PresetChoice = PRESETS["desk"],  # type: ignore[valid-type]
 ) -> None:
-    """Do the whole job: collect, train, practise a novel connector, evaluate before and after, report.
+    """Do the whole job: collect, roll out, train, practise a novel connector, evaluate before and after, report.
 
     Stages that are done are reused; interrupt it and repeat the command to continue. Example: ``lotj demo debug``
 
@@ -118,9 +118,9 @@ def collect(
     confirm: bool = True,
     preset: PresetChoice = PRESETS["desk"],  # type: ignore[valid-type]
 ) -> None:
-    """Collect trajectories of known connectors with the scripted expert.
+    """Collect trajectories of known connectors: the scripted expert's, then roll-outs of a first policy trained on them.
 
-    Any set of connectors will do; training needs several. Example: ``lotj collect --run runs/mine debug --known usb-a``
+    Any set of connectors will do; training needs several. ``--dagger.trials 0`` rolls nothing out. Example: ``lotj collect --run runs/mine debug --known usb-a``
 
     Args:
         run: run folder; runs/<preset> by default.
