@@ -38,7 +38,7 @@ class ToyCell(gymnasium.Env[Any, Any]):
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.steps += 1
-        self.inserted += round(float(action[0]))
+        self.inserted = max(0, self.inserted + round(float(action[0])))
         success = self.inserted >= self.depth
         return self._observation(), float(success), self.terminate and success, self.steps >= HORIZON, self._info()
 
@@ -81,7 +81,7 @@ class GreyReward:
         return np.array([0.9 if int(x[0, 0, 0]) in self.levels else 0.1 for x in image], np.float32)
 
 
-CONFIG = EvaluateConfig(trials=20, scenarios=("I", "II"), seed=3, connector="toy")
+CONFIG = EvaluateConfig(trials=20, scenarios=("I", "II"), seed=3, acting_std=0.0, connector="toy")
 
 
 def test_counts_are_exact_and_the_horizon_is_full() -> None:
@@ -127,13 +127,15 @@ def test_before_and_after_share_start_states() -> None:
     before, after = evaluate(CONFIG, ToyCell, Down(0)), evaluate(CONFIG, ToyCell, Down(1))
     assert [(t.seed, t.start) for t in before.trials] == [(t.seed, t.start) for t in after.trials]
     assert len({t.seed for t in before.trials}) == 40
-    other = EvaluateConfig(trials=20, seed=3, connector="other")
+    other = EvaluateConfig(trials=20, seed=3, acting_std=0.0, connector="other")
     assert {trial_seed(other, "I", i) for i in range(20)}.isdisjoint(t.seed for t in before.trials)
     row = compare(before, after)[0]
     gained = after.count("I", "true")
     assert (row.gained, row.lost) == (gained, 0)
     assert gained is not None and row.p_value == barnard(0, 20, gained, 20) and row.difference == gained / 20
-    unpaired = compare(evaluate(EvaluateConfig(trials=20, scenarios=("I",), seed=4), ToyCell, Down(0)), after)
+    unpaired = compare(
+        evaluate(EvaluateConfig(trials=20, scenarios=("I",), seed=4, acting_std=0.0), ToyCell, Down(0)), after
+    )
     assert len(unpaired) == 1 and unpaired[0].gained is None
 
 
@@ -168,6 +170,28 @@ def test_progress_sees_every_trajectory() -> None:
 
     evaluate(EvaluateConfig(trials=3, scenarios=("I",)), ToyCell, Down(1), progress=progress)
     assert seen == [0, 1, 2]
+
+
+def test_whoever_is_evaluated_acts_with_the_same_noise() -> None:
+    """The policy's own action plus noise of the given spread, drawn from the trial's seed: the same again, and the same
+    for another policy; the start states are those without noise."""
+
+    def acted(std: float, speed: float) -> tuple[list[int], NDArray[np.float32]]:
+        seen: list[Trajectory] = []
+        config = EvaluateConfig(trials=200, scenarios=("I",), acting_std=std)
+        evaluate(config, ToyCell, Down(speed), progress=lambda _, trajectory: seen.append(trajectory))
+        return [trajectory.seed for trajectory in seen], np.concatenate([trajectory.action for trajectory in seen])
+
+    seeds, plain = acted(0.0, 0.1)
+    assert np.array_equal(plain, np.tile(np.float32([0.1, 0, 0]), (len(plain), 1)))
+    noisy_seeds, noisy = acted(0.1, 0.1)
+    assert noisy_seeds == seeds and np.array_equal(acted(0.1, 0.1)[1], noisy)
+    noise = (noisy - plain)[:, 1:]
+    assert abs(noise.mean()) < 0.01 and abs(noise.std() - 0.1) < 0.01
+    np.testing.assert_array_equal(acted(0.1, 0.2)[1][:, 1:], noisy[:, 1:])
+    assert np.abs(acted(3.0, 0.1)[1]).max() == 1.0
+    with pytest.raises(ValueError, match=r"acting_std must not be negative, got -0.1"):
+        EvaluateConfig(acting_std=-0.1)
 
 
 def test_a_cell_that_ends_trials_is_refused() -> None:

@@ -142,7 +142,7 @@ def test_validation_connectors_are_marked_and_the_papers_come_first() -> None:
 
 def test_seeds_have_start_states_of_their_own() -> None:
     """Three seeds are 60 distinct evaluation trials in each scenario, 120 in both."""
-    configs = [evaluation(seed, 20, ("I", "II")) for seed in range(3)]
+    configs = [evaluation(seed, 20, ("I", "II"), 0.2) for seed in range(3)]
     seeds = {trial_seed(config, name, index) for config in configs for name in ("I", "II") for index in range(20)}
     assert len(seeds) == 120
 
@@ -173,8 +173,13 @@ def test_bad_settings_are_refused(fields: dict[str, Any], named: str) -> None:
 
 def test_an_evaluation_of_other_settings_is_not_counted(tmp_path: Path) -> None:
     """A folder begun with other start states or fewer trials is refused; the error gives both and says what to do."""
-    wanted = evaluation(0, 20, ("I", "II"))
-    for other in (evaluation(1, 20, ("I", "II")), evaluation(0, 10, ("I", "II")), evaluation(0, 20, ("II",))):
+    wanted = evaluation(0, 20, ("I", "II"), 0.2)
+    for other in (
+        evaluation(1, 20, ("I", "II"), 0.2),
+        evaluation(0, 10, ("I", "II"), 0.2),
+        evaluation(0, 20, ("II",), 0.2),
+        evaluation(0, 20, ("I", "II"), 0.0),
+    ):
         held = to_json(other) | {"connector": CONNECTOR}
         (tmp_path / "evaluation-before.json").write_text(json.dumps({"config": held}))
         with pytest.raises(ValueError, match=r"delete .* to practise anew") as refused:

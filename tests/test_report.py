@@ -80,7 +80,7 @@ def evaluation(rates: dict[str, int], seed: int, connector: str) -> Evaluation:
                     tuple(above.tolist()), tuple(success.tolist()), tuple(distance.tolist()),
                 )
             )  # fmt: skip
-    return Evaluation(EvaluateConfig(20, tuple(rates), 0, connector), tuple(trials))
+    return Evaluation(EvaluateConfig(20, tuple(rates), 0, 0.0, connector), tuple(trials))
 
 
 def trajectory(succeeds: bool, connector: str, seed: int) -> Trajectory:

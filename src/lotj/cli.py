@@ -118,9 +118,10 @@ def collect(
     confirm: bool = True,
     preset: PresetChoice = PRESETS["desk"],  # type: ignore[valid-type]
 ) -> None:
-    """Collect trajectories of known connectors: the scripted expert's, then roll-outs of a first policy trained on them.
+    """Collect trajectories of known connectors: the scripted expert's, then those of a first policy trained on them.
 
-    Any set of connectors will do; training needs several. ``--dagger.trials 0`` rolls nothing out. Example: ``lotj collect --run runs/mine debug --known usb-a``
+    Any set of connectors will do; training needs several. ``--dagger.trials 0`` rolls no policy out. Example:
+    ``lotj collect --run runs/mine debug --known usb-a``
 
     Args:
         run: run folder; runs/<preset> by default.

@@ -1,5 +1,8 @@
 """Evaluation: the policy without exploration, over its full horizon, in columns that are kept apart.
 
+A policy that sees one image and always answers it alike can rest for ever where friction holds the plug. So whoever is
+evaluated, before practice and after it, may act with a little noise (``acting_std``).
+
 *rewarded*: the reward model was above its threshold on at least one image. *judged*: its success rule fired, so
 practice would have paid and ended the trial there. *true*: the plug reached full insertion, by the simulator's ground
 truth. Only *true* is success; the other two say what the robot believes. The judge watches but never ends a trial.
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from lotj.judge import Judgement
 from lotj.rollout import policy_rng, rollout
 from lotj.stats import Interval, barnard, clopper_pearson
-from lotj.types import Policy, Trajectory, Trials
+from lotj.types import Observation, Policy, Trajectory, Trials, noisy_action
 
 Column = Literal["rewarded", "judged", "true"]
 COLUMNS: tuple[Column, ...] = ("rewarded", "judged", "true")
@@ -34,6 +37,8 @@ class EvaluateConfig:
     """Names handed to ``make_env``; I starts within 10 mm of the socket, II at 10-20 mm."""
     seed: int = 0
     """With scenario, connector and index of a trial it fixes that trial's start state and the policy's generator."""
+    acting_std: float = 0.3
+    """Standard deviation of the noise that every evaluated policy acts with, in units of action; 0 is the paper's."""
     connector: str = ""
     """Mixed into the seeds, so that connectors do not share start states and with them their flukes."""
 
@@ -42,6 +47,8 @@ class EvaluateConfig:
             raise ValueError(f"EvaluateConfig.trials must be at least 1, got {self.trials}")
         if not self.scenarios or len(set(self.scenarios)) != len(self.scenarios):
             raise ValueError(f"EvaluateConfig.scenarios must be distinct names, at least one, got {self.scenarios}")
+        if not self.acting_std >= 0:
+            raise ValueError(f"EvaluateConfig.acting_std must not be negative, got {self.acting_std}")
         if self.seed < 0:
             raise ValueError(f"EvaluateConfig.seed must not be negative, got {self.seed}")
 
@@ -138,7 +145,8 @@ class Evaluation:
             ValueError: if a field is missing or unknown.
         """
         try:
-            config = EvaluateConfig(**{**values["config"], "scenarios": tuple(values["config"]["scenarios"])})
+            asked = {"acting_std": 0.0, **values["config"]}  # files of before there was noise do not name it
+            config = EvaluateConfig(**{**asked, "scenarios": tuple(asked["scenarios"])})
             trials = tuple(TrialResult(**{k: _frozen(v) for k, v in trial.items()}) for trial in values["trials"])
         except (KeyError, TypeError) as error:
             raise ValueError(
@@ -178,7 +186,7 @@ def evaluate(
     Args:
         config: trials, scenarios and seed.
         make_env: builds the cell of a scenario; it must not end trials at true success: the rule needs what follows.
-        policy: acts without exploration.
+        policy: acts without exploration, but for ``config.acting_std``.
         judge: watches each image after the first, as in practice; None leaves *rewarded* and *judged* empty.
         progress: called after each trial, with its trajectory for whoever keeps videos.
 
@@ -189,17 +197,38 @@ def evaluate(
         ValueError: if the cell gives no ground truth or ends trials by itself.
     """
     results = []
+    acting = Unsteady(policy, config.acting_std) if config.acting_std else policy
     for scenario in config.scenarios:
         with make_env(scenario) as env:
             for index in range(config.trials):
                 seed = trial_seed(config, scenario, index)
                 rng = policy_rng(seed)
-                trajectory = rollout(env, policy, rng, explore=False, seed=seed, source="evaluation")
+                trajectory = rollout(env, acting, rng, explore=False, seed=seed, source="evaluation")
                 result = _result(trajectory, judge, scenario, index)
                 results.append(result)
                 if progress is not None:
                     progress(result, trajectory)
     return Evaluation(config, tuple(results))
+
+
+class Unsteady:
+    """A policy that acts with noise of its own hand.
+
+    Args:
+        policy: whose actions they are.
+        std: of the noise, in units of action.
+    """
+
+    def __init__(self, policy: Policy, std: float) -> None:
+        self.policy, self.std = policy, std
+
+    def reset(self) -> None:
+        """Begin a trial."""
+        self.policy.reset()
+
+    def act(self, observation: Observation, rng: np.random.Generator, explore: bool = False) -> NDArray[np.float32]:
+        """The policy's action (A,) with noise, in [-1, 1]."""
+        return noisy_action(self.policy.act(observation, rng, explore), self.std, rng)
 
 
 def trial_seed(config: EvaluateConfig, scenario: str, index: int) -> int:

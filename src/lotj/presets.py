@@ -210,6 +210,7 @@ PRESETS: dict[str, Preset] = {
         validation=6,
         trajectories=1400,
         threads=8,
+        evaluate=EvaluateConfig(acting_std=0.0),
         practice=RecipeConfig(
             recipe="iql", practice=PracticeConfig(batch_size=128), features=FeatureConfig(views=2, fit_images=16_384)
         ),

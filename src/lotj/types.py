@@ -61,6 +61,11 @@ class Policy(Protocol):
         ...
 
 
+def noisy_action(action: NDArray[np.float32], std: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """``action`` with Gaussian noise, clipped to [-1, 1]."""
+    return np.clip(action + std * rng.standard_normal(action.shape), -1, 1).astype(np.float32)
+
+
 class RewardModel(Protocol):
     """Anything that scores images for success."""
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from lotj.algos.iql import CriticFeatures, CriticNetwork, advantage_weight, critic_loss
 from lotj.algos.learner import Batch, Samples, batch_to, ema_update, freeze, image_to_batch
-from lotj.algos.policy import PolicyNetwork, noisy_action, policy_objective
+from lotj.algos.policy import PolicyNetwork, policy_objective
 from lotj.algos.training import adam, default_device
-from lotj.types import Observation
+from lotj.types import Observation, noisy_action
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from lotj.nets.bottleneck import Bottleneck, BottleneckConfig
 from lotj.nets.distributions import gaussian_log_prob
 from lotj.nets.encoder import Encoder, EncoderConfig
 from lotj.nets.heads import PolicyHead
-from lotj.types import Observation
+from lotj.types import Observation, noisy_action
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,3 @@ class ImagePolicy:
         image = image_to_batch(observation["image"], next(self.network.parameters()).device)
         action = self.network.mean_action(self.network.encoder(image))[0].cpu().numpy()
         return noisy_action(action, self.exploration_std, rng) if explore else action
-
-
-def noisy_action(action: NDArray[np.float32], std: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """``action`` with Gaussian noise, clipped to [-1, 1]."""
-    return np.clip(action + std * rng.standard_normal(action.shape), -1, 1).astype(np.float32)

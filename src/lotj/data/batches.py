@@ -75,7 +75,7 @@ class FrameSampling:
     gives the other."""
     beside_share: float | None = None
     """Share of failures pressed beside the hole among the negatives; needs recorded forces. The plug resting on the
-    socket's face is what practice finds first (docs/decisions.md)."""
+    socket's face is what practice finds first (docs/reward.md)."""
     near_depth: float = 0.004
     """A near miss is within this of full depth, metres."""
     near_lateral: float = 0.003

@@ -60,7 +60,7 @@ def encode(case: AblationCase, job: AblationJob) -> None:
 
 def run_case(case: AblationCase, job: AblationJob) -> dict[str, Any]:
     """Evaluate, practise and evaluate one case, and write its result; continues or reuses what is there."""
-    settings = evaluation(case.seed, case.evaluation_trials, EVALUATED)
+    settings = evaluation(case.seed, case.evaluation_trials, EVALUATED, job.preset.evaluate.acting_std)
     preset = replace(job.preset, threads=1, evaluate=settings)
     recipe = recipe_of(case, preset)
     connector = get_connector(case.connector).name

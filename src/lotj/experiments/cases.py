@@ -70,9 +70,9 @@ def write_result(case: Case, results: Path, offline: Mapping[str, Any], practise
     return outcome
 
 
-def evaluation(seed: int, trials: int, scenarios: tuple[str, ...]) -> EvaluateConfig:
+def evaluation(seed: int, trials: int, scenarios: tuple[str, ...], acting_std: float) -> EvaluateConfig:
     """Evaluation of a case: another seed has other start states, before and after practice have the same."""
-    return EvaluateConfig(trials, scenarios, stream_seed(seed, "evaluation"))
+    return EvaluateConfig(trials, scenarios, stream_seed(seed, "evaluation"), acting_std)
 
 
 def require_choice(name: str, values: Sequence[Any], known: Iterable[str] | None = None) -> None:

@@ -43,8 +43,9 @@ def prepare(cases: list[PracticeCase], job: PracticeJob, bars: Bars) -> list[Pra
 
 def run_case(case: PracticeCase, job: PracticeJob) -> dict[str, Any]:
     """Evaluate, practise and evaluate one case, and write its result; continues or reuses what is there."""
-    scenarios = evaluation(case.seed, case.evaluation_trials, SCENARIOS)
-    preset = replace(load_preset(job.run), threads=1, evaluate=scenarios)
+    preset = load_preset(job.run)
+    settings = evaluation(case.seed, case.evaluation_trials, SCENARIOS, preset.evaluate.acting_std)
+    preset = replace(preset, threads=1, evaluate=settings)
     recipe = recipe_of(case, preset)
     folder = job.out / get_connector(case.connector).name / f"{case.recipe}-{case.reward}-s{case.seed}"
     places = Places(store_path(job.run), features_path(job.run, recipe), folder)

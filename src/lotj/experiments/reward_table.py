@@ -121,7 +121,7 @@ def table_iv(results: Sequence[Mapping[str, Any]], frames: str = "expert") -> st
         rows = methods[method]
         cells = [TITLES.get(method, method), f"{PAPER[method]:.0%}" if method in PAPER else ""]
         cells += [show(_mean(rows, column)) for column in columns]
-        cells += [f"{_mean(rows, f'false {name}').value:.1%}" for name in (*DISTANCES, "beside")]
+        cells += [_share(rows, f"false {name}") for name in (*DISTANCES, "beside")]
         lines.append([*cells, str(len(rows))])
     return markdown(lines)
 
@@ -142,14 +142,20 @@ def paired_tests(results: Sequence[Mapping[str, Any]], of: str, figure: str, fra
 
 
 def show(mean: Mean) -> str:
-    """``.881 (.860-.902)``."""
+    """A share: ``.881 (.860-.902)``; its interval ends at 0 and 1."""
     if np.isnan(mean.low):
         return f"{mean.value:.3f}"
-    return f"{mean.value:.3f} ({mean.low:.3f}-{mean.high:.3f})"
+    return f"{mean.value:.3f} ({max(mean.low, 0.0):.3f}-{min(mean.high, 1.0):.3f})"
 
 
 def _mean(rows: Mapping[int, Mapping[str, float]], figure: str) -> Mean:
     return mean_over_draws([row[figure] for row in rows.values()])
+
+
+def _share(rows: Mapping[int, Mapping[str, float]], figure: str) -> str:
+    """Per cent, over the draws that have such frames."""
+    known = [row[figure] for row in rows.values() if not np.isnan(row[figure])]
+    return f"{mean_over_draws(known).value:.1%}" if known else "no frames"
 
 
 def _balanced(row: Mapping[str, Any], cut: str) -> float:
