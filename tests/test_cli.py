@@ -16,7 +16,7 @@ from lotj import collect as collecting
 from lotj.data.store import TrajectoryStore
 from lotj.files import to_json, write_json
 from lotj.parallel import WorkerKilledError
-from lotj.presets import PRESETS, Speed, estimate
+from lotj.presets import PRESETS, Speed, estimate, load_preset
 from lotj.run import RunMismatchError
 from lotj.sim.connectors import load_catalogue
 from lotj.speed import measure
@@ -291,3 +291,14 @@ def test_where_nothing_can_be_drawn_it_says_what_to_install():
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert "GraphicsError" in last and "MUJOCO_GL=egl" in last and "libegl1" in last
+
+
+def test_a_run_of_another_version_is_refused_by_name(tmp_path):
+    """A setting that is no longer there is named, and what to do."""
+    preset = to_json(PRESETS["debug"])
+    preset["practice"]["ensemble"]["hindsight"] = False
+    write_json(tmp_path / "preset.json", preset)
+    with pytest.raises(
+        ValueError, match=r"preset\.json was written by another version.*'hindsight'.*begin another run"
+    ):
+        load_preset(tmp_path)

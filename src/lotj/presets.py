@@ -223,11 +223,18 @@ def load_preset(run_root: Path) -> Preset:
 
     Raises:
         FileNotFoundError: it is not a run folder.
+        ValueError: another version of lotj wrote it.
     """
     path = run_root / "preset.json"
     if not path.exists():
         raise FileNotFoundError(f"{run_root} is not a run folder (no preset.json); make one with `lotj collect`")
-    return config_from(Preset, json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return config_from(Preset, json.loads(path.read_text(encoding="utf-8")))
+    except TypeError as error:
+        raise ValueError(
+            f"{path} was written by another version of lotj, whose settings are not today's ({error}): use that version, "
+            "or begin another run"
+        ) from error
 
 
 def estimate(preset: Preset, speed: Speed, workers: int) -> Estimate:
