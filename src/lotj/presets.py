@@ -232,8 +232,8 @@ def load_preset(run_root: Path) -> Preset:
         return config_from(Preset, json.loads(path.read_text(encoding="utf-8")))
     except TypeError as error:
         raise ValueError(
-            f"{path} was written by another version of lotj, whose settings are not today's ({error}): use that version, "
-            "or begin another run"
+            f"{path} was written by another version of lotj, whose settings are not today's ({error}): use that "
+            "version, or begin another run"
         ) from error
 
 
