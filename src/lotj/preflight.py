@@ -1,10 +1,11 @@
 """Before practice: may this reward be trusted on this connector? Asked without any ground truth of it.
 
-Blind presses are failures: the plug is pushed down 10-20 mm beside the socket and dragged over whatever is there by
-less than 4 mm, which cannot reach the hole. Whatever success the judge claims then is false, and its rate can be
-counted on the very connector that is to be learned. A stricter rule is taken from the table that was measured on
-validation connectors where that helps; where none helps enough, the answer is no. It says nothing about a plug that is
-in the hole and short of full depth.
+Blind presses are failures: the plug is pushed down 10-20 mm beside the socket, every other time after 30-40 mm in some
+direction (around the socket's housing is where practice goes when it is not believed nearer by), and dragged over
+whatever is there by less than 4 mm, which cannot reach the hole. Whatever success the judge claims then is false, and
+its rate can be counted on the very connector that is to be learned. A stricter rule is taken from the table that was
+measured on validation connectors where that helps; where none helps enough, the answer is no. It says nothing about a
+plug that is in the hole and short of full depth.
 """
 
 from __future__ import annotations
@@ -88,25 +89,34 @@ class NotTrustedError(RuntimeError):
 class BlindPress:
     """Goes down, then drags the plug over what is there in a direction drawn for each trial; sees nothing."""
 
-    def __init__(self, descent: int = 5, drag: float = 0.05, press: float = 0.6) -> None:
-        """``descent`` steps straight down; then ``drag`` sideways and ``press`` down, in units of action."""
-        self._descent, self._drag, self._press = descent, drag, press
+    def __init__(self, far: bool = False, descent: int = 5, drag: float = 0.05, press: float = 0.6) -> None:
+        """``far``: first 6 to 8 steps in another direction, past the socket if it lies there. Then ``descent`` steps
+        straight down; then ``drag`` sideways and ``press`` down, in units of action."""
+        self._far, self._descent, self._drag, self._press = far, descent, drag, press
         self.reset()
 
     def reset(self) -> None:
         """Begin a trial."""
-        self._time = 0
-        self._direction: NDArray[np.float64] | None = None
+        self._time = self._travel = 0
+        self._direction = self._away = np.zeros(2)
 
     def act(self, observation: Observation, rng: np.random.Generator, explore: bool = False) -> NDArray[np.float32]:
         """(3,) the next action."""
-        if self._direction is None:
-            angle = rng.uniform(0, 2 * np.pi)
-            self._direction = np.array([np.cos(angle), np.sin(angle)])
+        if self._time == 0:
+            self._direction = _direction(rng)
+            if self._far:
+                self._away, self._travel = _direction(rng), int(rng.integers(6, 9))
         self._time += 1
-        if self._time <= self._descent:
+        if self._time <= self._travel:
+            return np.array([*self._away, 0], np.float32)
+        if self._time <= self._travel + self._descent:
             return np.array([0, 0, -1], np.float32)
         return np.array([*(self._drag * self._direction), -self._press], np.float32)
+
+
+def _direction(rng: np.random.Generator) -> NDArray[np.float64]:
+    angle = rng.uniform(0, 2 * np.pi)
+    return np.array([np.cos(angle), np.sin(angle)])
 
 
 def preflight(
@@ -135,7 +145,8 @@ def preflight(
     for index in range(config.presses):
         trial = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint32)[0])
         options = {"scenario": "II"}
-        trajectory = rollout(env, BlindPress(), policy_rng(trial), seed=trial, options=options, source="preflight")
+        press = BlindPress(far=index % 2 == 1)
+        trajectory = rollout(env, press, policy_rng(trial), seed=trial, options=options, source="preflight")
         probabilities.append(reward_model.probability(trajectory.image[1:]))
         first.append(trajectory.image[0])
 
