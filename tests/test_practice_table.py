@@ -18,7 +18,7 @@ from lotj.experiments.practice_cases import PracticeTableConfig
 from lotj.experiments.practice_table import online, pool, pooled, practice_table, till
 from lotj.experiments.practised import WINDOW, milestone, read_practice, robot_minutes
 from lotj.files import to_json
-from lotj.stats import barnard
+from lotj.stats import barnard, show_p
 from lotj.tables import count
 from lotj.types import Trials
 
@@ -97,7 +97,7 @@ def test_offline_is_counted_once_and_online_pooled() -> None:
     assert pooled(line.before) == (2 + 3 + 4, 60)
     assert [pooled(counts) for counts in line.after.values()] == [(10 + 11 + 12, 60)] * 4
     cell = online(line, ("iql", "learned"))
-    assert cell == f"{count(Trials('', '', '', '', 33, 60), True)}, p = {barnard(9, 60, 33, 60):.4f}"
+    assert cell == f"{count(Trials('', '', '', '', 33, 60), True)}, p {show_p(barnard(9, 60, 33, 60))}"
     table = practice_table(results)
     assert table.count("| 9/60 |") == 2 and "| 3 |\n" in table
     assert table.count("(diagnostic)") == 2 and "| iql, learned |" in table
@@ -108,7 +108,7 @@ def test_p_compares_the_same_seeds() -> None:
     results = [a_result("ensemble", "learned", seed, 2, 15) for seed in (0, 1)] + [a_result("iql", "learned", 1, 2, 15)]
     line = pool(results)[(CONNECTOR, "I")]
     assert pooled(line.before) == (4, 40)
-    assert online(line, ("iql", "learned")).endswith(f"p = {barnard(2, 20, 15, 20):.4f}")
+    assert online(line, ("iql", "learned")).endswith(f"p {show_p(barnard(2, 20, 15, 20))}")
 
 
 def test_results_that_disagree_about_the_offline_policy_are_refused() -> None:

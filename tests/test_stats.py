@@ -7,7 +7,7 @@ from math import comb, sqrt
 import numpy as np
 import pytest
 
-from lotj.stats import barnard, clopper_pearson
+from lotj.stats import barnard, clopper_pearson, show_p
 
 
 def enumerate_barnard(x_a: int, n_a: int, x_b: int, n_b: int) -> float:
@@ -76,3 +76,7 @@ def test_impossible_counts_are_named() -> None:
         barnard(1, 20, 21, 20)
     with pytest.raises(ValueError, match=r"confidence must lie in \(0, 1\)"):
         clopper_pearson(1, 20, confidence=95)
+
+
+def test_no_probability_is_shown_as_zero() -> None:
+    assert [show_p(p) for p in (0.5, 0.0001, 0.00009, 0.0)] == ["0.5000", "0.0001", "<0.0001", "<0.0001"]

@@ -15,6 +15,7 @@ from lotj import cli_cell
 from lotj.console import bar, console, say
 from lotj.distributed import RayCluster
 from lotj.presets import load_preset
+from lotj.stats import show_p
 
 CORES = os.cpu_count() or 1
 
@@ -210,7 +211,7 @@ def evaluate(
         cells: list[str] = []
         for side, interval in ((row.before, row.before_interval), (row.after, row.after_interval)):
             cells += [f"{side.successes}/{side.trials}", f"{interval.low:.0%} - {interval.high:.0%}"]
-        table.add_row(row.scenario, *cells, f"{row.p_value:.4f}")
+        table.add_row(row.scenario, *cells, show_p(row.p_value))
     console.print(table)
     if after["policy"]["diagnostic"]:
         console.print("[yellow]Diagnostic: this policy practised with ground truth as the reward.[/]")
@@ -240,7 +241,7 @@ def print_outcome(outcome: dict[str, Any]) -> None:
         for scenario, counts in row["scenarios"].items():
             before, after = ("{}/{}".format(*counts[side]) for side in ("offline_true", "online_true"))
             judged = f"{counts['online_judged']}/{counts['online_true'][1]}"
-            p_value = f"{counts['p_value']:.4f}"
+            p_value = show_p(counts["p_value"])
             table.add_row(name, row["recipe"], marked, scenario, before, after, p_value, judged)
     console.print(table)
 

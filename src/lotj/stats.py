@@ -80,3 +80,8 @@ def barnard(
 def _check_counts(name: str, successes: int, trials: int) -> None:
     if trials < 0 or not 0 <= successes <= trials:
         raise ValueError(f"{name} must lie between 0 and the number of trials, got {successes} of {trials}")
+
+
+def show_p(value: float) -> str:
+    """``0.0123``, or ``<0.0001``: no probability is 0."""
+    return f"{value:.4f}" if value >= 0.0001 else "<0.0001"

@@ -13,7 +13,7 @@ from lotj.experiments.practised import CONTROL_SECONDS, LEVELS, RESET_SECONDS, W
 from lotj.experiments.reward_table import markdown
 from lotj.pipeline import Recipe
 from lotj.practice import RewardSource
-from lotj.stats import barnard
+from lotj.stats import barnard, show_p
 from lotj.tables import count
 from lotj.types import Trials
 
@@ -95,12 +95,12 @@ def pool(results: Sequence[Result]) -> dict[tuple[str, str], Line]:
 
 
 def online(line: Line, column: tuple[str, str]) -> str:
-    """``57/60 (86-99%), p = 0.0012``: p against the offline policy of the same seeds."""
+    """``57/60 (86-99%), p 0.0012``: p against the offline policy of the same seeds."""
     after = line.after.get(column)
     if not after:
         return ""
     new, old = pooled(after), pooled({seed: line.before[seed] for seed in after})
-    return f"{show(new, intervals=True)}, p = {barnard(*old, *new):.4f}"
+    return f"{show(new, intervals=True)}, p {show_p(barnard(*old, *new))}"
 
 
 def till(results: Sequence[Result]) -> str:
