@@ -21,7 +21,7 @@ from lotj.sim.connectors import TEST_CONNECTORS, Connector, get_connector, load_
 from lotj.sim.distance import TWIN, barred_from_training, distance, distance_to_test, protected
 from lotj.sim.env import InsertionEnv
 from lotj.sim.expert import Expert, ExpertConfig
-from lotj.sim.generate import CLOSE, generate_connectors, templates
+from lotj.sim.generate import CLOSE, generate_connectors, generated_apart_from, templates
 from lotj.sim.geometry import plug_solids, socket_solids
 from lotj.sim.parts import COLOURS, Part
 from lotj.sim.toml import save_connector, to_toml
@@ -235,3 +235,29 @@ def test_the_command_writes_files_that_a_collection_takes(tmp_path: Path, capsys
     config = CollectConfig(connectors=paths[:1], trajectories=1, image_size=32)
     assert preset.collect().connectors == paths
     assert collect(config, tmp_path / "data.sqlite", workers=1).trajectories == 1
+
+
+def test_generated_connectors_are_found_in_one_order() -> None:
+    """Fewer are the first of more, none is none, and a search that cannot end is given up with what to do."""
+    away = [CATALOGUE[name] for name in ("usb-a", "rj45", "schuko")]
+    assert generated_apart_from(away, 3, 0) == generated_apart_from(away, 6, 0)[:3]
+    assert generated_apart_from(away, 0, 0) == ()
+    with pytest.raises(ValueError, match=r"50 connectors generated with seed 0, 0 are 3 mm away.*another generator"):
+        generated_apart_from([get_connector(f"gen-0-{number}") for number in range(50)], 1, 0)
+
+
+def test_a_preset_knows_generated_connectors_beside_its_own(tmp_path: Path) -> None:
+    """They are trained on and collected, away from the validation connectors, described in a file or not; the rest of
+    the split stays as it was, and data from elsewhere alone takes none."""
+    own = generate_connectors(1, seed=0)[0]
+    save_connector(replace(own, name="mine", group="mine"), tmp_path)
+    for plain in (PRESETS["debug"], replace(PRESETS["debug"], known=("usb-a", "rj45", str(tmp_path / "mine.toml")))):
+        preset, before = replace(plain, generated=3), plain.split()
+        known = preset.split()
+        assert known.validation == before.validation and known.train[:-3] == before.train
+        assert preset.collect().connectors == (*plain.collect().connectors, *known.train[-3:])
+        away = [own if name == "mine" else get_connector(name) for name in known.validation]
+        assert all(distance(get_connector(name), other) >= CLOSE for name in known.train[-3:] for other in away)
+    assert known.train[-3:] == ("gen-0-1", "gen-0-2", "gen-0-3")
+    with pytest.raises(ValueError, match=r"generated is 3, but.*imported"):
+        replace(PRESETS["debug"], connectors=0, imported=("a", "b", "c"), generated=3)

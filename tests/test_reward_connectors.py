@@ -16,7 +16,7 @@ from lotj.collect import CollectConfig, collect
 from lotj.data.store import TrajectoryStore
 from lotj.experiments import reward_runs
 from lotj.experiments.render import draw_pictures, stale_tables
-from lotj.experiments.reward_connectors import RewardConnectorsConfig, demand, generated_apart_from, is_generated
+from lotj.experiments.reward_connectors import RewardConnectorsConfig, demand, is_generated
 from lotj.experiments.reward_curve import NO_RESULTS, PICTURE, connectors_table, points
 from lotj.experiments.reward_runs import RewardTableConfig, count_training, draw_connectors, drawable_connectors
 from lotj.presets import PRESETS
@@ -85,15 +85,6 @@ def test_nothing_barred_and_no_kin_on_two_sides(cases: list[reward_runs.RewardCa
     first = [get_connector(f"gen-0-{number}") for number in range(10)]
     scored = [get_connector(name) for name in cases[0].draw.held_out]
     assert any(distance(generated, other) < CLOSE for generated in first for other in scored)
-
-
-def test_generated_connectors_are_found_in_one_order() -> None:
-    """Fewer are the first of more, none is none, and a search that cannot end is given up with what to do."""
-    away = ("usb-a", "rj45", "schuko")
-    assert generated_apart_from(away, 3, 0) == generated_apart_from(away, 6, 0)[:3]
-    assert generated_apart_from(away, 0, 0) == ()
-    with pytest.raises(ValueError, match=r"50 connectors generated with seed 0, 0 are 3 mm away.*another generator"):
-        generated_apart_from([f"gen-0-{number}" for number in range(50)], 1, 0)
 
 
 # ---- amounts ---------------------------------------------------------------------------------------------------------

@@ -24,7 +24,10 @@ from lotj.offline import CriticStage, Known, PolicyStage, RewardStage
 from lotj.pipeline import RecipeConfig, known_connectors, split_by_group, split_by_name
 from lotj.practice import PracticeConfig
 from lotj.sim.connectors import get_connector
+from lotj.sim.generate import generated_apart_from
 
+GENERATOR_SEED = 0
+"""Of the connectors that presets draw at random: the first of ``lotj connectors generate --seed 0``."""
 FRAMES_PER_TRAJECTORY = 12.5
 """Mean over the catalogue."""
 FRAMES_PER_ROLL_OUT = 16.0
@@ -67,6 +70,9 @@ class Preset:
     """Named in the run folder; a folder keeps to one."""
     connectors: int = 60
     """Connectors to know, drawn from all families; variants of the four test connectors are never among them."""
+    generated: int = 0
+    """Connectors to know beside them, drawn at random from the families' dimensions (``lotj.sim.generate``): never
+    close to a test connector, nor to one of validation. The paper has none."""
     known: tuple[str, ...] = ()
     """Connectors to know by name or TOML file, instead of drawing ``connectors`` of them."""
     imported: tuple[str, ...] = ()
@@ -104,6 +110,11 @@ class Preset:
     """Of everything."""
 
     def __post_init__(self) -> None:
+        if self.generated and not (self.known or self.connectors):
+            raise ValueError(
+                f"Preset.generated is {self.generated}, but all that is known is imported from elsewhere: connectors "
+                "drawn at random are of the simulator; set it to 0, or know some of its connectors too"
+            )
         for name, stage in (("reward", self.reward), ("critic", self.critic), ("policy", self.policy)):
             size = stage.model.encoder.image_size
             if size != self.image_size:
@@ -130,13 +141,24 @@ class Preset:
         else:
             own = known_connectors(self.connectors, self.validation)
         added = tuple(name for name in self.imported if name not in own.train + own.validation)
-        return Known((*own.train, *added), own.validation)
+        return Known((*own.train, *self._drawn(own.validation), *added), own.validation)
+
+    def _drawn(self, validation: tuple[str, ...]) -> tuple[str, ...]:
+        """The connectors drawn at random, away from those of validation."""
+        described = {connector.name: connector for connector in map(get_connector, self.known)}
+        away = [described.get(name) or get_connector(name) for name in validation]
+        return generated_apart_from(away, self.generated, GENERATOR_SEED)
 
     def collect(self) -> CollectConfig:
         """The collection of this preset. Connectors that are named need not be enough to split."""
-        drawn = None if self.known or not self.connectors else known_connectors(self.connectors, self.validation)
+        own = self.known
+        if not own and self.connectors:
+            drawn = known_connectors(self.connectors, self.validation)
+            own = (*drawn.train, *drawn.validation)
+        if self.generated:
+            own = (*own, *self._drawn(self.split().validation))
         return CollectConfig(
-            connectors=self.known if drawn is None else (*drawn.train, *drawn.validation),
+            connectors=own,
             trajectories=self.trajectories,
             slow=self.slow,
             wrong_place=self.wrong_place,
@@ -245,8 +267,8 @@ def estimate(preset: Preset, speed: Speed, workers: int) -> Estimate:
         speed: of one core.
         workers: processes that collect.
     """
-    trajectories = (len(preset.known) or preset.connectors) * preset.trajectories
-    rolled = (len(preset.known) or preset.connectors) * preset.dagger.trials
+    connectors = (len(preset.known) or preset.connectors) + preset.generated
+    trajectories, rolled = connectors * preset.trajectories, connectors * preset.dagger.trials
     frames = trajectories * FRAMES_PER_TRAJECTORY + rolled * FRAMES_PER_ROLL_OUT
     frame_bytes = preset.image_size**2 * 3
     practice, features = preset.practice.practice, preset.practice.features

@@ -9,19 +9,15 @@ deviation from the paper. A control of such connectors alone separates "generate
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from lotj.experiments.reward_runs import TOLERANCE, Draw, RewardCase, draw_connectors, with_method
 from lotj.nets.bottleneck import METHODS
 from lotj.offline import RewardStage
 from lotj.sim.connectors import GENERATED, get_connector
-from lotj.sim.distance import distance
-from lotj.sim.generate import CLOSE
+from lotj.sim.generate import generated_apart_from
 from lotj.sim.parts import did_you_mean
-
-SEARCHED = 50
-"""Generated connectors that are looked at for each one that is wanted, before the search is given up."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class RewardConnectorsConfig:
     def _draw_cases(self, seed: int) -> list[RewardCase]:
         draw = draw_connectors(seed, None, self.validation, self.held_out)
         missing = max(0, max(self.sizes) - len(draw.train))
-        scored = (*draw.held_out, *draw.validation)
+        scored = map(get_connector, (*draw.held_out, *draw.validation))
         generated = generated_apart_from(scored, max(missing, *self.generated_sizes, 0), self.generator_seed)
         pool = (*draw.train, *generated[:missing])
         sets = [(str(size), pool[:size]) for size in self.sizes]
@@ -100,36 +96,6 @@ class RewardConnectorsConfig:
                 f"each, {each * size} in all, which is more than {TOLERANCE:.0%} off; give a total that all sizes "
                 f"divide, such as {multiple * max(1, round(self.total / multiple))}"
             )
-
-
-def generated_apart_from(names: Iterable[str], wanted: int, seed: int) -> tuple[str, ...]:
-    """The first generated connectors whose faces are not `CLOSE` to any of some others.
-
-    The generator varies the catalogue's connectors, those to be scored included, and keeps away from the four test
-    connectors alone: about every second face it draws is nearly that of one of 25 connectors.
-
-    Args:
-        names: connectors to keep away from.
-        wanted: how many; fewer are the first of more.
-        seed: of the generator.
-
-    Raises:
-        ValueError: so many cannot be found.
-    """
-    others = [get_connector(name) for name in names]
-    found: list[str] = []
-    for number in range(SEARCHED * wanted):
-        if len(found) == wanted:
-            break
-        name = f"gen-{seed}-{number}"
-        if all(distance(get_connector(name), other) >= CLOSE for other in others):
-            found.append(name)
-    if len(found) < wanted:
-        raise ValueError(
-            f"of {SEARCHED * wanted} connectors generated with seed {seed}, {len(found)} are {CLOSE * 1e3:g} mm away "
-            f"from {len(others)} others, {wanted} were asked for; ask for fewer, or give another generator seed"
-        )
-    return tuple(found)
 
 
 def is_generated(name: str) -> bool:
