@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from kornia.enhance import adjust_brightness_accumulative, adjust_contrast_with_mean_subtraction
+from kornia.geometry.transform import rotate, scale
 from torch import Tensor
 
 from lotj.data.augment import Augment, AugmentConfig
@@ -27,7 +28,7 @@ def test_shape_dtype_and_errors() -> None:
     for bad in (images().float(), images()[0], images().permute(0, 2, 3, 1)):
         with pytest.raises(ValueError, match="augment before the encoder"):
             Augment(AugmentConfig())(bad, generator(0))
-    for name, value in (("pad", -1), ("noise", -1.0), ("contrast", 1.5), ("grayscale", -0.1)):
+    for name, value in (("pad", -1), ("noise", -1.0), ("contrast", 1.5), ("grayscale", -0.1), ("turn", -1.0)):
         with pytest.raises(ValueError, match=name):
             AugmentConfig(**{name: value})
 
@@ -55,6 +56,9 @@ def test_result_is_a_function_of_the_generator() -> None:
     [
         AugmentConfig(pad=3, brightness=0.0, contrast=0.0, saturation=0.0),
         AugmentConfig(pad=0, brightness=0.4, contrast=0.0, saturation=0.0),
+        AugmentConfig(pad=0, brightness=0.0, contrast=0.0, saturation=0.0, recolour=1.0),
+        AugmentConfig(pad=0, turn=10.0, brightness=0.0, contrast=0.0, saturation=0.0),
+        AugmentConfig(pad=0, zoom=0.1, brightness=0.0, contrast=0.0, saturation=0.0),
         AugmentConfig(pad=0, brightness=0.0, contrast=0.4, saturation=0.0),
         AugmentConfig(pad=0, brightness=0.0, contrast=0.0, saturation=0.4),
     ],
@@ -82,6 +86,26 @@ def test_shift_moves_pixels_and_repeats_edges() -> None:
         assert len(fits) == 1
         seen.add(fits[0])
     assert len(seen) == (2 * pad + 1) ** 2
+
+
+def test_turn_and_zoom_agree_with_kornia() -> None:
+    """For the angle or factor that was drawn, the middle is kornia's to within rounding, on pictures that are not
+    square; a flip is an exact mirror image of about half of them."""
+    image = images(8)
+    draw = torch.rand(3, len(image), generator=generator(7)) * 2.0 - 1.0
+    plain = {"pad": 0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+    laws = {
+        "turn": rotate(image.float(), 15.0 * draw[0], padding_mode="reflection", align_corners=False),
+        "zoom": scale(image.float(), torch.exp(-0.15 * draw[1])[:, None].repeat(1, 2), align_corners=False),
+    }
+    for name, expected in laws.items():
+        out = Augment(AugmentConfig(**plain, **{name: 15.0 if name == "turn" else 0.15}))(image, generator(7))
+        error = (out.float() - expected)[:, :, 5:-5, 5:-5].abs()
+        assert error.max() <= 1.01, (name, error.max())
+    flipped = Augment(AugmentConfig(**plain, flip=True))(images(40), generator(0))
+    mirrored = [torch.equal(one, source.flip(-1)) for one, source in zip(flipped, images(40))]
+    same = [torch.equal(one, source) for one, source in zip(flipped, images(40))]
+    assert all(a != b for a, b in zip(mirrored, same)) and 10 < sum(mirrored) < 30
 
 
 def test_brightness_and_contrast_agree_with_kornia() -> None:
@@ -114,3 +138,32 @@ def test_colour_laws() -> None:
     noisy = Augment(AugmentConfig(pad=0, brightness=0.0, contrast=0.0, saturation=0.0, noise=5.0))
     difference = noisy(torch.full((8, 3, 32, 32), 128, dtype=torch.uint8), generator(0)).float() - 128.0
     assert abs(difference.std().item() - 5.0) < 0.1 and abs(difference.mean().item()) < 0.1
+
+
+def test_recolouring_exchanges_colours() -> None:
+    """Grey images stay; a pure colour becomes a mix of itself and another of the same sum; each of the six permutations
+    comes up; contrast is about the mean of the new colours; without it the other draws are what they were."""
+    recolour = Augment(AugmentConfig(pad=0, brightness=0.0, contrast=0.0, saturation=0.0, recolour=1.0))
+    grey = images()[:, :1].expand(-1, 3, -1, -1)
+    assert torch.equal(recolour(grey, generator(0)), grey)
+    colours = torch.zeros(400, 3, 4, 4, dtype=torch.uint8)
+    colours[:, 0, :2], colours[:, 1, 2:] = 200, 120
+    out = recolour(colours, generator(0)).int()
+    red, green = out[:, :, 0, 0], out[:, :, 2, 0]
+    assert ((red.sum(1) - 200).abs() <= 1).all() and ((green.sum(1) - 120).abs() <= 1).all()
+    mostly = red.argmax(1) * 3 + green.argmax(1)
+    assert set(mostly.tolist()) >= {0 * 3 + 1, 0 * 3 + 2, 1 * 3 + 0, 2 * 3 + 1}
+    mild = images() // 4 + 90
+    luma = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
+    with_contrast, without = (
+        Augment(AugmentConfig(pad=0, brightness=0.0, contrast=contrast, saturation=0.0, recolour=1.0))(
+            mild, generator(1)
+        )
+        for contrast in (0.5, 0.0)
+    )
+    assert (with_contrast != without).any()
+    lumas = [torch.einsum("bchw,c->b", out.double(), luma) / (20 * 24) for out in (with_contrast, without)]
+    assert (lumas[0] - lumas[1]).abs().max() < 0.3
+    some = Augment(AugmentConfig(pad=0, brightness=0.0, contrast=0.0, saturation=0.0, recolour=0.25))
+    changed = (some(colours, generator(2)) != colours).flatten(1).any(1).double().mean()
+    assert 0.1 < changed < 0.3
