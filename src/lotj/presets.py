@@ -175,21 +175,27 @@ def _sized(
     batch: int,
     policy_bottleneck: BottleneckConfig = DESK_POLICY_BOTTLENECK,
     relabel: bool = True,
+    reward_augment: AugmentConfig = AugmentConfig(turn=10.0, zoom=0.15, recolour=0.8),
+    recolour: float = 0.8,
     **fields: object,
 ) -> Preset:
-    """A preset whose three networks share a size: ``steps`` of reward, critic and policy."""
+    """A preset whose three networks share a size: ``steps`` of reward, critic and policy. ``recolour`` is what of
+    `AugmentConfig` critic and policy bear as well: a turned picture wants a turned action."""
     encoder = EncoderConfig(width, image_size)
     reward, critic, policy = steps
     return Preset(
         name=name,
         image_size=image_size,
         reward=RewardStage(
-            RewardConfig(encoder, learning_rate=1e-3, decay_steps=reward), steps=reward, batch_size=batch
+            RewardConfig(encoder, learning_rate=1e-3, decay_steps=reward),
+            reward_augment,
+            steps=reward,
+            batch_size=batch,
         ),
-        critic=CriticStage(CriticConfig(encoder), steps=critic, batch_size=batch),
+        critic=CriticStage(CriticConfig(encoder), AugmentConfig(recolour=recolour), steps=critic, batch_size=batch),
         policy=PolicyStage(
             PolicyConfig(encoder, policy_bottleneck, learning_rate=1e-3, decay_steps=policy),
-            AugmentConfig(pad=2, brightness=0.1, contrast=0.1, saturation=0.1),
+            AugmentConfig(pad=2, brightness=0.1, contrast=0.1, saturation=0.1, recolour=recolour),
             steps=policy,
             batch_size=batch,
             relabel=relabel,
@@ -218,7 +224,16 @@ PRESETS: dict[str, Preset] = {
         ),
         evaluate=EvaluateConfig(trials=2),
     ),
-    "desk": _sized("desk", width=16, image_size=64, steps=(5000, 800, 6000), batch=64),
+    "desk": _sized(
+        "desk",
+        width=16,
+        image_size=64,
+        steps=(6000, 800, 7000),
+        batch=64,
+        generated=120,
+        trajectories=40,
+        dagger=DaggerConfig(trials=20),
+    ),
     "paper": _sized(
         "paper",
         width=64,
@@ -227,6 +242,8 @@ PRESETS: dict[str, Preset] = {
         batch=128,
         policy_bottleneck=BottleneckConfig(),
         relabel=False,
+        reward_augment=AugmentConfig(),
+        recolour=0.0,
         dagger=DaggerConfig(trials=0),
         connectors=50,
         validation=6,
