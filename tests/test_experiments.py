@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lotj.data.store import TrajectoryStore
 from lotj.experiments.render import TABLES, stale_tables
 from lotj.experiments.reward_levers import LEVERS, RewardLeversConfig, levers_table
 from lotj.experiments.reward_runs import (
     RewardTableConfig,
     count_frames,
+    crop_store,
     draw_connectors,
     drawable_connectors,
     run_case,
@@ -81,7 +83,13 @@ def test_every_lever_changes_one_thing_and_the_base_nothing() -> None:
     assert len({case.name for case in cases}) == len(cases) == 2 * len(LEVERS)
     stages = {case.method: case.stage for case in cases}
     assert stages["base"] == with_method(config.stage, "daib")
-    assert all(stage != stages["base"] for name, stage in stages.items() if name != "base")
+    changed = {case.method: (case.stage, case.crop) for case in cases}
+    assert all(change != changed["base"] for name, change in changed.items() if name != "base")
+    assert {(case.method, case.collected_px) for case in cases if case.collected_px != 64} == {
+        ("32-px", 32),
+        ("96-px", 96),
+        ("closer", 96),
+    }
     table = RewardTableConfig(stage=config.stage).cases()
     assert {case.draw for case in cases} == {case.draw for case in table if case.seed < 2}
     assert stages["half-the-steps"].model.decay_steps == stages["half-the-steps"].steps == config.stage.steps // 2
@@ -232,3 +240,23 @@ def test_a_case_is_trained_scored_and_reused(tmp_path: Path) -> None:
     assert run_case(case, store, tmp_path / "runs", tmp_path / "results")["connectors"] == outcome["connectors"]
     assert (tmp_path / "runs" / case.name / "done.json").stat().st_mtime_ns == stamp
     assert "| DAIB |" in table_iv([written]) and "draws" in paired_tests([written], "daib", "auroc")
+
+
+def test_a_cropped_store_shows_the_middle(tmp_path: Path) -> None:
+    """Images lose their edges and nothing else changes; a copy that was cut short is completed, not begun again."""
+    from lotj.collect import CollectConfig, collect
+
+    whole, cropped = tmp_path / "whole.sqlite", tmp_path / "cropped.sqlite"
+    collect(CollectConfig(("usb-a",), trajectories=3, image_size=48), whole, workers=1)
+    with TrajectoryStore(whole) as store, TrajectoryStore(cropped, mode="a") as begun:
+        first = store.read(0)
+        begun.append(replace(first, image=np.ascontiguousarray(first.image[:, 8:40, 8:40])))
+    for _ in range(2):
+        crop_store(whole, cropped, 32)
+    with TrajectoryStore(whole) as store, TrajectoryStore(cropped) as small:
+        assert len(small) == len(store) and small.metadata["collect"] == store.metadata["collect"]
+        for index in range(len(store)):
+            source, one = store.read(index), small.read(index)
+            np.testing.assert_array_equal(one.image, source.image[:, 8:40, 8:40])
+            np.testing.assert_array_equal(one.action, source.action)
+            np.testing.assert_array_equal(one.privileged["tip_in_socket"], source.privileged["tip_in_socket"])

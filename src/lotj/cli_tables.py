@@ -154,21 +154,35 @@ def _run_all(
 
     ``training`` is a collection of the training connectors, where they need one of their own.
     """
-    from lotj.collect import CollectConfig, collect
-    from lotj.experiments.reward_runs import drawable_connectors, unfinished
+    from lotj.collect import collect
+    from lotj.experiments.reward_runs import unfinished
 
-    todo = unfinished(cases, results)
-    store, own = out / "trajectories.sqlite", out / f"{results.name}.sqlite"
-    size = cases[0].stage.model.encoder.image_size
-    everything = CollectConfig(tuple(drawable_connectors()), trajectories, slow=0.15, wrong_place=0.15, image_size=size)
-    with bar("collect") as tick:
-        collect(everything, store, workers=workers, progress=tick)
+    todo, own = unfinished(cases, results), out / f"{results.name}.sqlite"
+    stores = {view: _collect(*view, out, workers, trajectories) for view in {(c.collected_px, c.crop) for c in cases}}
     if training is not None:
         with bar("collect to train on") as tick:
             collect(training, own, workers=workers, progress=tick)
     runs = out / results.name
-    tasks = [(case, store, runs, results, own if training else None) for case in todo]
+    tasks = [(case, stores[case.collected_px, case.crop], runs, results, own if training else None) for case in todo]
     each("train and score", _run, tasks, len(cases), workers, (out, results))
+
+
+def _collect(pixels: int, crop: float, out: Path, workers: Workers, trajectories: int) -> Path:
+    """The trajectories of all connectors that can be drawn, as pictures of this size, or of the middle of it."""
+    from lotj.collect import CollectConfig, collect
+    from lotj.experiments.reward_runs import crop_store, drawable_connectors
+
+    usual = PRESETS["desk"].image_size
+    store = out / ("trajectories.sqlite" if pixels == usual else f"trajectories-{pixels}.sqlite")
+    config = CollectConfig(tuple(drawable_connectors()), trajectories, slow=0.15, wrong_place=0.15, image_size=pixels)
+    with bar("collect" if pixels == usual else f"collect at {pixels} px") as tick:
+        collect(config, store, workers=workers, progress=tick)
+    if crop == 1.0:
+        return store
+    size = round(pixels * crop)
+    cropped = out / f"trajectories-{pixels}-{size}.sqlite"
+    crop_store(store, cropped, size)
+    return cropped
 
 
 def _run(task: tuple[RewardCase, Path, Path, Path, Path | None]) -> str:

@@ -28,24 +28,39 @@ def _steps(stage: RewardStage, factor: float) -> RewardStage:
     return replace(stage, steps=steps, model=replace(stage.model, decay_steps=decay))
 
 
+def _pixels(stage: RewardStage, size: int) -> RewardStage:
+    encoder = replace(stage.model.encoder, image_size=size)
+    return replace(stage, model=replace(stage.model, encoder=encoder))
+
+
 LEVERS: Mapping[str, Callable[[RewardStage], RewardStage]] = {
     BASE: lambda stage: stage,
+    "no-recolouring": lambda stage: _augment(stage, recolour=0.0),
+    "no-turn-no-zoom": lambda stage: _augment(stage, turn=0.0, zoom=0.0),
+    "neither": lambda stage: _augment(stage, recolour=0.0, turn=0.0, zoom=0.0),
+    "mirrored": lambda stage: _augment(stage, flip=True),
+    "turn-20-zoom-0.3": lambda stage: _augment(stage, turn=20.0, zoom=0.3),
+    "shift-8": lambda stage: _augment(stage, pad=8),
+    "more-jitter": lambda stage: _augment(stage, brightness=0.4, contrast=0.4, saturation=0.6),
     "no-near-misses": lambda stage: replace(stage, sampling=replace(stage.sampling, near_share=None)),
     "no-presses-beside": lambda stage: replace(stage, sampling=replace(stage.sampling, beside_share=None)),
     "half-the-steps": lambda stage: _steps(stage, 0.5),
     "twice-the-steps": lambda stage: _steps(stage, 2.0),
-    "shift-2": lambda stage: _augment(stage, pad=2),
-    "shift-8": lambda stage: _augment(stage, pad=8),
-    "grayscale": lambda stage: _augment(stage, grayscale=0.3),
-    "more-jitter": lambda stage: _augment(stage, brightness=0.4, contrast=0.4, saturation=0.6),
     "adversary-0.03": lambda stage: _bottleneck(stage, adversarial_weight=0.03),
     "adversary-0.3": lambda stage: _bottleneck(stage, adversarial_weight=0.3),
+    "no-warm-up": lambda stage: _bottleneck(stage, adversarial_warmup=0),
     "kl-0.001": lambda stage: _bottleneck(stage, kl_weight=0.001),
     "kl-0.1": lambda stage: _bottleneck(stage, kl_weight=0.1),
-    "z-16": lambda stage: _bottleneck(stage, invariant_dim=16, specific_dim=16),
+    "invariant-16": lambda stage: _bottleneck(stage, invariant_dim=16),
+    "specific-16": lambda stage: _bottleneck(stage, specific_dim=16),
     "z-256": lambda stage: _bottleneck(stage, invariant_dim=256, specific_dim=256),
+    "32-px": lambda stage: _pixels(stage, 32),
+    "96-px": lambda stage: _pixels(stage, 96),
+    "closer": lambda stage: stage,
 }
-"""A change to the training of the reward model, by name."""
+"""A change to the training of the reward model, by name; ``closer`` also uses the middle two thirds of the view."""
+CROPS: Mapping[str, float] = {"closer": 2 / 3}
+"""Levers that see the middle of the picture alone, and which share of its side."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,7 @@ class RewardLeversConfig:
                 seed,
                 draw_connectors(seed, self.train, self.validation, self.held_out),
                 LEVERS[lever](with_method(self.stage, self.method)),
+                crop=CROPS.get(lever, 1.0),
             )
             for seed in self.seeds
             for lever in self.levers

@@ -62,6 +62,13 @@ class RewardCase:
     """Everything else about training."""
     trajectories: int | None = None
     """At most this many of each training connector; None takes all that were collected."""
+    crop: float = 1.0
+    """Share of the picture's side that is used, its middle: it is collected larger, and cut to the network's size."""
+
+    @property
+    def collected_px(self) -> int:
+        """Size of the picture before it is cropped."""
+        return round(self.stage.model.encoder.image_size / self.crop)
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,18 @@ def draw_connectors(
             )
         sides.append(tuple(side))
     return Draw(train=sides[2], validation=sides[1], held_out=sides[0])
+
+
+def crop_store(source: Path, path: Path, size: int) -> None:
+    """Copy a store with the middle ``size`` x ``size`` px of each image; continues a copy that was begun."""
+    with TrajectoryStore(source) as store, TrajectoryStore(path, mode="a") as cropped:
+        edge = (store.shape.height - size) // 2
+        middle = slice(edge, edge + size)
+        for key in ("connectors", "action_scale", "provenance", "collect"):
+            cropped.set_metadata(key, store.metadata[key])
+        for index in range(len(cropped), len(store)):
+            trajectory = store.read(index)
+            cropped.append(replace(trajectory, image=np.ascontiguousarray(trajectory.image[:, middle, middle])))
 
 
 def run_case(
