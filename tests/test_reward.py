@@ -15,7 +15,7 @@ from lotj.algos.calibration import (
     fit_logit_temperature,
     reliability,
 )
-from lotj.algos.reward import EnsembleReward, RewardConfig, RewardLearner, RewardModel
+from lotj.algos.reward import RewardConfig, RewardLearner, RewardModel
 from lotj.checkpoint import load_state, save_state
 from lotj.data.batches import FrameBatch
 from lotj.nets.bottleneck import BottleneckConfig
@@ -130,24 +130,6 @@ def test_each_config_field_changes_the_model(config: RewardConfig) -> None:
     images = camera(batch().image)
     base = trained(3).model().probability(images)
     assert not np.array_equal(base, trained(3, config).model().probability(images))
-
-
-class Constant:
-    def __init__(self, *values: float) -> None:
-        self.values = values
-
-    def probability(self, image: np.ndarray) -> np.ndarray:
-        return np.array(self.values, np.float32)
-
-
-def test_ensemble_combines_by_minimum_or_mean() -> None:
-    """The minimum pays what all believe, the mean what they believe on average."""
-    members = [Constant(0.2, 0.9), Constant(0.6, 0.5)]
-    images = np.zeros((2, 8, 8, 3), np.uint8)
-    np.testing.assert_allclose(EnsembleReward(members, "min").probability(images), [0.2, 0.5])
-    np.testing.assert_allclose(EnsembleReward(members, "mean").probability(images), [0.4, 0.7])
-    with pytest.raises(ValueError, match="at least one"):
-        EnsembleReward([])
 
 
 # -- calibration ------------------------------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ Its numbers after training (calibration, threshold, scores) are in ``lotj.algos.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from lotj.algos.training import GradientLearner, config_from, seeded
 from lotj.nets.bottleneck import Bottleneck, BottleneckConfig, BottleneckOutput
 from lotj.nets.encoder import Encoder, EncoderConfig
 from lotj.nets.heads import mlp
-from lotj.types import RewardModel as AnyRewardModel
 
 CHUNK = 256
 """Images encoded at once by ``RewardModel``."""
@@ -184,29 +183,3 @@ class RewardModel:
         network.load_state_dict(state["network"])
         identity = {"config": state["config"], "domains": state["domains"]}
         return cls(network.to(device), identity, state.get("logit_temperature", 1.0), state.get("threshold", 0.5))
-
-
-class EnsembleReward:
-    """Several reward models as one. The minimum pays only what all of them believe.
-
-    Args:
-        models: at least one.
-        combine: ``min`` or ``mean`` of their probabilities.
-
-    Raises:
-        ValueError: if there is no model or ``combine`` is unknown.
-    """
-
-    def __init__(self, models: Sequence[AnyRewardModel], combine: Literal["min", "mean"] = "min") -> None:
-        if not models:
-            raise ValueError("EnsembleReward needs at least one reward model, got none")
-        if combine not in ("min", "mean"):
-            raise ValueError(f"EnsembleReward.combine must be 'min' or 'mean', got {combine!r}")
-        self.models = tuple(models)
-        self.combine = combine
-
-    def probability(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Combined probability of success (B,) of camera images (B, H, W, 3) uint8."""
-        members = np.stack([model.probability(image) for model in self.models])  # (models, B)
-        combined = members.min(axis=0) if self.combine == "min" else members.mean(axis=0)
-        return combined.astype(np.float32)
