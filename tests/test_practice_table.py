@@ -18,6 +18,7 @@ from lotj.experiments.practice_cases import PracticeTableConfig
 from lotj.experiments.practice_table import online, pool, pooled, practice_table, till
 from lotj.experiments.practised import WINDOW, milestone, read_practice, robot_minutes
 from lotj.files import to_json
+from lotj.presets import PRESETS
 from lotj.stats import barnard, show_p
 from lotj.tables import count
 from lotj.types import Trials
@@ -96,7 +97,7 @@ def test_offline_is_counted_once_and_online_pooled() -> None:
     line = lines[(CONNECTOR, "II")]
     assert pooled(line.before) == (2 + 3 + 4, 60)
     assert [pooled(counts) for counts in line.after.values()] == [(10 + 11 + 12, 60)] * 4
-    cell = online(line, ("iql", "learned"))
+    cell = online(line, ("iql", "learned", "off"))
     assert cell == f"{count(Trials('', '', '', '', 33, 60), True)}, p {show_p(barnard(9, 60, 33, 60))}"
     table = practice_table(results)
     assert table.count("| 9/60 |") == 2 and "| 3 |\n" in table
@@ -108,7 +109,7 @@ def test_p_compares_the_same_seeds() -> None:
     results = [a_result("ensemble", "learned", seed, 2, 15) for seed in (0, 1)] + [a_result("iql", "learned", 1, 2, 15)]
     line = pool(results)[(CONNECTOR, "I")]
     assert pooled(line.before) == (4, 40)
-    assert online(line, ("iql", "learned")).endswith(f"p {show_p(barnard(2, 20, 15, 20))}")
+    assert online(line, ("iql", "learned", "off")).endswith(f"p {show_p(barnard(2, 20, 15, 20))}")
 
 
 def test_results_that_disagree_about_the_offline_policy_are_refused() -> None:
@@ -154,9 +155,28 @@ def test_every_combination_is_a_case() -> None:
     assert [case.seed for case in cases] == sorted(case.seed for case in cases)
 
 
+def test_a_guard_is_a_column_of_its_own() -> None:
+    """Practice behind the gate: for the learned reward alone, named and practised so, beside practice without it."""
+    cases = PracticeTableConfig((CONNECTOR,), ("ensemble",), guards=("off", "gate"), seeds=(0,)).cases()
+    assert [case.name.removeprefix(f"{CONNECTOR}-ensemble-") for case in cases] == [
+        "learned-s0",
+        "learned-gate-s0",
+        "ground-truth-s0",
+    ]
+    modes = [practice_runs.recipe_of(case, PRESETS["debug"]).practice.guard.mode for case in cases]
+    assert modes == ["off", "gate", "off"]
+    behind = a_result("ensemble", "learned", 0, 2, 15)
+    behind["case"]["guard"] = "gate"
+    table = practice_table([a_result("ensemble", "learned", 0, 2, 9), behind])
+    head, _, first = table.splitlines()[:3]
+    cells = dict(zip(head.split(" | "), first.split(" | ")))
+    assert cells["ensemble, learned"].startswith("9/20") and cells["ensemble, learned, gate"].startswith("15/20")
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
+        ({"guards": ("alarm",)}, "guards: unknown 'alarm'"),
         ({"recipes": ("ensembel",)}, r"recipes: unknown 'ensembel' \(did you mean 'ensemble'"),
         ({"rewards": ()}, "rewards must be distinct values, at least one"),
         ({"seeds": (1, 1)}, "seeds must be distinct"),
@@ -279,7 +299,7 @@ def test_what_cannot_be_practised_is_refused_before_any_work(
     (unfinished / "policy" / "done.json").unlink()
     assert "no policy/done.json" in refusal(unfinished, tmp_path, capsys)
     (tmp_path / "results").mkdir()
-    (case,) = PracticeTableConfig((CONNECTOR,), ("iql",), ("learned",), (0,), trials=3).cases()
+    (case,) = PracticeTableConfig((CONNECTOR,), ("iql",), ("learned",), seeds=(0,), trials=3).cases()
     held = {"case": vars(case), "offline": practice_runs.offline_identity(tiny_run)}
     (tmp_path / "results" / f"{case.name}.json").write_text(json.dumps(held))
     options = ("--connectors", CONNECTOR, "--recipes", "iql", "--rewards", "learned", "--seeds", "0")

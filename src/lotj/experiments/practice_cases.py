@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from lotj.experiments.cases import require_choice, require_counts
 from lotj.pipeline import Recipe
 from lotj.practice import RewardSource
 from lotj.sim.connectors import TEST_CONNECTORS, get_connector
+
+Unattended = Literal["off", "gate"]
+"""Guards (``lotj.guard.Mode``) under which practice goes on by itself."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class PracticeCase:
     """``iql`` is the paper's, ``ensemble`` ours."""
     reward: RewardSource
     """``ground-truth`` is a diagnostic."""
+    guard: Unattended
+    """Whether a tug refutes what the robot claims (``lotj.guard``)."""
     seed: int
     """Of practice and evaluation."""
     trials: int
@@ -47,6 +52,9 @@ class PracticeTableConfig:
     """``iql`` is the paper's, ``ensemble`` ours, a deviation."""
     rewards: tuple[RewardSource, ...] = ("learned", "ground-truth")
     """``ground-truth`` is a diagnostic and marks every output."""
+    guards: tuple[Unattended, ...] = ("off",)
+    """``gate``: a success that a tug refutes is not paid; it needs a wrist that feels force, so it is not the paper's.
+    Ground truth has no guard."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each with start states of its own."""
     trials: int = 200
@@ -59,16 +67,18 @@ class PracticeTableConfig:
         require_choice(f"{name}.connectors", self.connectors)
         require_choice(f"{name}.recipes", self.recipes, get_args(Recipe))
         require_choice(f"{name}.rewards", self.rewards, get_args(RewardSource))
+        require_choice(f"{name}.guards", self.guards, get_args(Unattended))
         require_counts(name, self.seeds, trials=self.trials, evaluation_trials=self.evaluation_trials)
 
     def cases(self) -> list[PracticeCase]:
         """All of them; seed by seed, so that a part of the table compares recipes already."""
         return [
             PracticeCase(
-                f"{get_connector(connector).name}-{recipe}-{reward}-s{seed}",
+                f"{get_connector(connector).name}-{practice_name(recipe, reward, guard)}-s{seed}",
                 connector,
                 recipe,
                 reward,
+                guard,
                 seed,
                 self.trials,
                 self.evaluation_trials,
@@ -77,7 +87,14 @@ class PracticeTableConfig:
             for connector in self.connectors
             for recipe in self.recipes
             for reward in self.rewards
+            for guard in self.guards
+            if guard == "off" or reward == "learned"
         ]
+
+
+def practice_name(recipe: str, reward: str, guard: str) -> str:
+    """``ensemble-learned``, with the guard where there is one."""
+    return f"{recipe}-{reward}" + ("" if guard == "off" else f"-{guard}")
 
 
 class PracticeJob(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 
 from lotj.demo import Places, practise_in
 from lotj.experiments.cases import evaluation, unfinished, write_result
-from lotj.experiments.practice_cases import PracticeCase, PracticeJob
+from lotj.experiments.practice_cases import PracticeCase, PracticeJob, practice_name
 from lotj.experiments.practised import read_practice
 from lotj.files import to_json, write_json
 from lotj.pipeline import RecipeConfig, refuse_known
@@ -47,7 +47,11 @@ def run_case(case: PracticeCase, job: PracticeJob) -> dict[str, Any]:
     settings = evaluation(case.seed, case.evaluation_trials, SCENARIOS, preset.evaluate.acting_std)
     preset = replace(preset, threads=1, evaluate=settings)
     recipe = recipe_of(case, preset)
-    folder = job.out / get_connector(case.connector).name / f"{case.recipe}-{case.reward}-s{case.seed}"
+    folder = (
+        job.out
+        / get_connector(case.connector).name
+        / f"{practice_name(case.recipe, case.reward, case.guard)}-s{case.seed}"
+    )
     places = Places(store_path(job.run), features_path(job.run, recipe), folder)
     offline = load_offline(job.run, preset.split())
     practise_in(places, preset, offline, case.connector, recipe, case.seed, silent_bars, job.allow_validation)
@@ -55,8 +59,10 @@ def run_case(case: PracticeCase, job: PracticeJob) -> dict[str, Any]:
 
 
 def recipe_of(case: PracticeCase, preset: Preset) -> RecipeConfig:
-    """The preset's practice with the case's recipe, reward and trials, in both scenarios."""
-    practice = replace(preset.practice.practice, trials=case.trials, scenario="mixed")
+    """The preset's practice with the case's recipe, reward, guard and trials, in both scenarios."""
+    practice = preset.practice.practice
+    guard = replace(practice.guard, mode=case.guard)
+    practice = replace(practice, trials=case.trials, scenario="mixed", guard=guard)
     return replace(preset.practice, recipe=case.recipe, practice=practice).resolved(case.reward)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from statistics import median
 from typing import Any, get_args
 
 from lotj.experiments.cases import in_order
+from lotj.experiments.practice_cases import Unattended
 from lotj.experiments.practised import CONTROL_SECONDS, LEVELS, RESET_SECONDS, WINDOW
 from lotj.experiments.reward_table import markdown
 from lotj.pipeline import Recipe
@@ -20,14 +22,16 @@ from lotj.types import Trials
 Result = Mapping[str, Any]
 Count = tuple[int, int]
 """(Successes, trials)."""
+Column = tuple[str, str, str]
+"""(Recipe, reward, guard)."""
 
 NOTE = f"""
 True success, pooled over seeds with start states of their own; in brackets the 95% Clopper-Pearson interval. p:
 Barnard's exact test, two-sided, against the offline policy on the same start states. Till {" / ".join(LEVELS)}: the
 first trial of practice at which {WINDOW} trials in a row have that true success, and the robot's minutes till then
 ({CONTROL_SECONDS:g} s a step, {RESET_SECONDS:g} s a reset); median over seeds, "never" where the median seed did not
-get there. All seeds share one offline run. *diagnostic*: practised with ground truth as the reward, no result of the
-method.
+get there. All seeds share one offline run. *gate*: successes that the robot claims and a tug at the plug refutes are
+not paid, which the paper has not. *diagnostic*: practised with ground truth as the reward, no result of the method.
 """
 """Printed under the table."""
 
@@ -38,22 +42,21 @@ class Line:
 
     before: dict[int, Count] = field(default_factory=dict)
     """By seed; shared by all that start from the same offline policy, so counted once."""
-    after: dict[tuple[str, str], dict[int, Count]] = field(default_factory=dict)
-    """By recipe and reward, then by seed."""
-    results: dict[tuple[str, str], list[Result]] = field(default_factory=dict)
-    """By recipe and reward."""
+    after: dict[Column, dict[int, Count]] = field(default_factory=dict)
+    """Then by seed."""
+    results: dict[Column, list[Result]] = field(default_factory=dict)
 
 
 def practice_table(results: Sequence[Result]) -> str:
-    """A line for each connector and scenario, as markdown: offline, then two columns for each recipe and reward.
+    """A line for each connector and scenario, as markdown: offline, then two columns for each recipe, reward and guard.
 
     Raises:
         ValueError: results of a seed disagree about the offline policy.
     """
     lines = pool(results)
     present = {key for line in lines.values() for key in line.after}
-    columns = [(recipe, reward) for recipe in get_args(Recipe) for reward in get_args(RewardSource)]
-    columns = [key for key in columns if key in present]
+    every = product(get_args(Recipe), get_args(RewardSource), get_args(Unattended))
+    columns = [column for column in every if column in present]
     head = ["connector", "scenario", "offline"]
     for column in columns:
         head += [title(*column), f"till {' / '.join(LEVELS)}"]
@@ -79,7 +82,7 @@ def pool(results: Sequence[Result]) -> dict[tuple[str, str], Line]:
     for connector in in_order(named):
         for result in named[connector]:
             case = result["case"]
-            key, seed = (case["recipe"], case["reward"]), case["seed"]
+            key, seed = (case["recipe"], case["reward"], case.get("guard", "off")), case["seed"]
             for scenario, counts in result["scenarios"].items():
                 line = lines.setdefault((connector, scenario), Line())
                 before = _count(counts["offline_true"])
@@ -94,7 +97,7 @@ def pool(results: Sequence[Result]) -> dict[tuple[str, str], Line]:
     return lines
 
 
-def online(line: Line, column: tuple[str, str]) -> str:
+def online(line: Line, column: Column) -> str:
     """``57/60 (86-99%), p 0.0012``: p against the offline policy of the same seeds."""
     after = line.after.get(column)
     if not after:
@@ -117,9 +120,10 @@ def till(results: Sequence[Result]) -> str:
     return " / ".join(cells)
 
 
-def title(recipe: str, reward: str) -> str:
-    """``ensemble, learned``, with what must be said wherever ground truth was the reward."""
-    return f"{recipe}, {reward}" + (" (diagnostic)" if reward == "ground-truth" else "")
+def title(recipe: str, reward: str, guard: str) -> str:
+    """``ensemble, learned, gate``, with what must be said wherever ground truth was the reward."""
+    mark = " (diagnostic)" if reward == "ground-truth" else ""
+    return f"{recipe}, {reward}" + ("" if guard == "off" else f", {guard}") + mark
 
 
 def label(result: Result) -> str:
