@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lotj import offline, pipeline
+from lotj import offline, pipeline, reward_validation
 from lotj.algos.iql import CriticConfig, CriticLearner, CriticNetwork
 from lotj.algos.policy import PolicyConfig
 from lotj.algos.reward import RewardConfig
@@ -122,7 +122,7 @@ def test_each_connector_is_practised_from_places_of_its_own(tmp_path: Path, monk
 def test_calibration_needs_both_classes_somewhere() -> None:
     """Rows are balanced within connectors that have both classes; where none has, the error says what was seen."""
     label, connector = np.array([True, False, False, False]), np.array(["a", "a", "b", "b"])
-    rows = offline._rebalanced(label, connector)
+    rows = reward_validation._rebalanced(label, connector)
     assert sorted(rows.tolist()) == [0, 1]
     with pytest.raises(ValueError, match=r"successes among its frames: b: 0.*collect more"):
-        offline._rebalanced(label[2:], connector[2:])
+        reward_validation._rebalanced(label[2:], connector[2:])
