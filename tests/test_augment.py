@@ -153,7 +153,7 @@ def test_recolouring_exchanges_colours() -> None:
     assert ((red.sum(1) - 200).abs() <= 1).all() and ((green.sum(1) - 120).abs() <= 1).all()
     mostly = red.argmax(1) * 3 + green.argmax(1)
     assert set(mostly.tolist()) >= {0 * 3 + 1, 0 * 3 + 2, 1 * 3 + 0, 2 * 3 + 1}
-    mild = images() // 4 + 90
+    mild = images() // 4 + torch.tensor([60, 90, 130], dtype=torch.uint8).view(1, 3, 1, 1)
     luma = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
     with_contrast, without = (
         Augment(AugmentConfig(pad=0, brightness=0.0, contrast=contrast, saturation=0.0, recolour=1.0))(
