@@ -17,7 +17,7 @@ from toy_cell import TOLERANCE, ToyCell, ToyReward
 
 from lotj.algos.ensemble import EnsemblePractice
 from lotj.data.store import TrajectoryStore
-from lotj.guard import AlarmConfig, Audit, GuardConfig, TugConfig, alarm_at, read_audit, tug_test, write_audit
+from lotj.guard import AlarmConfig, Audit, GuardConfig, TugConfig, alarm_at, read_audit, tug_test, unpaid, write_audit
 from lotj.judge import Judge, SuccessRule
 from lotj.online import OnlineMemory
 from lotj.practice import PracticeConfig, PracticePaused, PracticeResult, practice
@@ -26,6 +26,7 @@ from lotj.run import Run
 from lotj.sim.env import InsertionEnv
 from lotj.sim.expert import Expert, ExpertConfig
 from lotj.trials import read_records
+from lotj.types import Trajectory
 
 TOUCHY = AlarmConfig(tolerated=0.2, alarming=0.6, evidence=2.9)
 """One refuted success is enough."""
@@ -209,3 +210,51 @@ def test_a_persons_label_decides(tmp_path: Path, label: bool, monkeypatch: pytes
     with pytest.raises(PracticePaused):
         run_practice(tmp_path, guarded("alarm"), EAGER)
     assert remembered[last.seed] is label
+
+
+@pytest.mark.parametrize(
+    ("what", "ended", "imitated"),
+    [("paid", True, True), ("refuted", True, False), ("dislodged", True, False), ("out of time", False, False)],
+)
+def test_values_bootstrap_over_time_alone(tmp_path: Path, what: str, ended: bool, imitated: bool) -> None:
+    """A claim, believed or refuted, and a plug lost from the fingers end the task for the learner, now and after a
+    restart; running out of time does not. Only what was paid is imitated."""
+
+    class Watching:
+        feature_dim, action_dim = 2, 3
+
+        def __init__(self) -> None:
+            self.successes = 0
+
+        def encode(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(len(image), 2)
+
+        def remember_success(self, feature: torch.Tensor, action: torch.Tensor) -> None:
+            self.successes += 1
+
+    paid = what in ("paid", "refuted")
+    trajectory = Trajectory(
+        image=np.zeros((4, 8, 8, 3), np.uint8),
+        state=np.zeros((4, 0), np.float32),
+        action=np.zeros((3, 3), np.float32),
+        reward=np.array([0, 0, paid], np.float32),
+        terminated=paid,
+        truncated=not paid,
+        connector="plug",
+        robot="toy",
+        seed=0,
+        source="practice",
+        privileged={"dislodged": np.array([False, False, False, what == "dislodged"])},
+    )
+    if what == "refuted":
+        trajectory = unpaid(trajectory)
+    for restarted in (False, True):
+        learner: Any = Watching()
+        with OnlineMemory(tmp_path / "online.sqlite", learner, 10) as memory:
+            memory.restore(int(restarted))
+            if not restarted:
+                memory.append(trajectory, torch.zeros(4, 2))
+            drawn = memory.buffer.sample(200, torch.Generator().manual_seed(0))
+        assert bool(drawn.terminated.any()) is ended and not bool(drawn.terminated.all())
+        assert bool((drawn.reward[drawn.terminated] > 0).any()) is imitated
+        assert bool(learner.successes) is imitated

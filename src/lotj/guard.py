@@ -146,8 +146,12 @@ def alarm_at(held: Sequence[bool], config: AlarmConfig) -> int | None:
 
 
 def unpaid(trajectory: Trajectory) -> Trajectory:
-    """The trial as a failure: no reward, and cut off instead of ended."""
-    return replace(trajectory, reward=np.zeros_like(trajectory.reward), terminated=False, truncated=True)
+    """The trial as a failure: no reward, cut off, and ``privileged["refuted"]`` (T + 1,) true at its last image, where
+    somebody other than the judge looked."""
+    refuted = np.arange(len(trajectory) + 1) == len(trajectory)
+    truth = {**trajectory.privileged, "refuted": refuted}
+    reward = np.zeros_like(trajectory.reward)
+    return replace(trajectory, reward=reward, terminated=False, truncated=True, privileged=truth)
 
 
 class Audit(NamedTuple):

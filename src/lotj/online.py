@@ -99,9 +99,16 @@ class OnlineMemory:
 
     def _remember(self, trajectory: Trajectory, features: Tensor) -> None:
         action, reward = torch.from_numpy(trajectory.action), torch.from_numpy(trajectory.reward)
-        self.buffer.add(features, action, reward, trajectory.terminated)
+        self.buffer.add(features, action, reward, _ended(trajectory))
         if trajectory.terminated:
             self._learner.remember_success(features[:-1], action)
+
+
+def _ended(trajectory: Trajectory) -> bool:
+    """Whether nothing of worth can follow a trial's last image: success was claimed there, also where that was refuted,
+    or the plug was lost from the fingers. A trial that only ran out of time could have gone on."""
+    lost = (trajectory.privileged.get(key, False) for key in ("refuted", "dislodged"))
+    return trajectory.terminated or any(bool(np.any(flags)) for flags in lost)
 
 
 def _truncate_store(path: Path, trials: int) -> None:
