@@ -156,38 +156,6 @@ def test_targets_bootstrap_at_timeouts_and_stop_at_success() -> None:
     torch.testing.assert_close(clamped_target(reward, terminated, value, 0.9), torch.tensor([0.45, 1.0, 0.0, 0.0, 1.0]))
 
 
-def test_where_the_critics_prefer_it_the_base_policy_acts() -> None:
-    """With critics that pay the height of the action (and so the third component), whoever goes up more acts, in acting
-    and in the target; without the setting the practised policy always does."""
-    plain, choosing = _learner(), _learner(replace(CONFIG, base_proposes=True))
-    feature = plain.encode(_images(6))
-    base = torch.tanh(feature[:, -3:])
-    with torch.no_grad():
-        for learner in (plain, choosing):
-            learner.actor.residual[-1].bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
-        actor = plain.actor(feature)
-
-    class Height(torch.nn.Module):
-        def __init__(self, sign: float) -> None:
-            super().__init__()
-            self.sign = sign
-
-        def forward(self, feature: Tensor, action: Tensor, heads: Tensor | None = None) -> Tensor:
-            return self.sign * action[:, 2].expand(2, -1)
-
-    assert (actor[:, 2] > base[:, 2]).all()
-    for sign, chosen in ((1.0, actor), (-1.0, base)):
-        torch.testing.assert_close(choosing._proposed(feature, Height(sign)), chosen)  # type: ignore[arg-type]
-        torch.testing.assert_close(plain._proposed(feature, Height(sign)), actor)  # type: ignore[arg-type]
-    choosing.critic, rng = Height(-1.0), np.random.default_rng(0)  # type: ignore[assignment]
-    np.testing.assert_allclose(choosing.act_on(feature[:1], rng), base[0], rtol=1e-6)
-    batch = _batch(choosing)._replace(reward=torch.zeros(16), terminated=torch.zeros(16, dtype=torch.bool))
-    choosing.critic, choosing.target = Height(1.0), Height(1.0)  # type: ignore[assignment]
-    _, up = choosing._critic_loss(batch)
-    wanted = 0.95 * choosing.actor(batch.next_feature)[:, 2].clamp(0, 1 / 0.95)
-    assert up["target"] == pytest.approx(wanted.mean().item(), rel=1e-5)
-
-
 def test_losses_in_closed_form() -> None:
     """TD: mean over the batch, summed over heads. Imitation: masked rows only, 0 for none. Q: −1 for positive Q."""
     value, target = torch.tensor([[1.0, 0.0], [0.0, 0.5]]), torch.tensor([0.0, 0.5])
@@ -257,13 +225,12 @@ def test_critics_learn_the_return() -> None:
     assert error.item() < 0.1
 
 
-@pytest.mark.parametrize("field", ["bc_weight", "success_weight", "action_penalty", "discount", "learning_rate"])
+@pytest.mark.parametrize("field", ["bc_weight", "success_weight", "discount", "learning_rate"])
 def test_each_setting_changes_the_update(field: str) -> None:
     """Changing any weight changes what two updates leave behind."""
     results = []
     for factor in (1.0, 0.5):
-        config = replace(CONFIG, action_penalty=0.1)
-        learner = _learner(replace(config, **{field: getattr(config, field) * factor}))
+        learner = _learner(replace(CONFIG, **{field: getattr(CONFIG, field) * factor}))
         batch = _batch(learner)
         learner.remember_success(batch.feature, batch.action)
         for _ in range(2):

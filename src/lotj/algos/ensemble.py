@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,19 +62,12 @@ class EnsembleConfig:
     """Of the offline critic updates in ``prepare``; practice brings its own batches."""
     prepare_updates: int = 1500
     """Critic updates on offline data before practice."""
-    actor_heads: Literal["mean", "min"] = "mean"
-    """What of the critics the policy climbs: ``min`` distrusts actions on which they differ."""
-    base_proposes: bool = False
-    """The offline policy proposes an action beside the practised one, and the critics choose, in acting and in the
-    target (IBRL, Hu et al. 2023): where practice has not become better, it is not followed."""
     bc_weight: float = 0.25
     """Weight of the squared distance to offline actions."""
     success_weight: float = 1.0
     """Weight of the squared distance to the robot's own actions in trials that it rewarded."""
     success_batch_size: int = 32
     """Own rewarded transitions drawn for that term."""
-    action_penalty: float = 0.0
-    """Weight of the squared action."""
     exploration_std: float = 0.3
     """Standard deviation of exploration noise, in units of action."""
     exploration_factor: float = 1.5
@@ -85,8 +78,6 @@ class EnsembleConfig:
         for name in whole:
             if getattr(self, name) < 1:
                 raise ValueError(f"EnsembleConfig.{name} must be at least 1, got {getattr(self, name)}")
-        if self.actor_heads not in ("mean", "min"):
-            raise ValueError(f"EnsembleConfig.actor_heads must be 'mean' or 'min', got {self.actor_heads!r}")
         if self.target_heads > self.heads:
             raise ValueError(f"EnsembleConfig.target_heads must not exceed heads={self.heads}, got {self.target_heads}")
         if not (0.0 < self.base_clip < 1.0 and 0.0 <= self.discount <= 1.0 and 0.0 < self.target_rate <= 1.0):
@@ -192,22 +183,13 @@ class EnsemblePractice:
     @torch.no_grad()
     def act_on(self, feature: Tensor, rng: np.random.Generator, explore: bool = False) -> NDArray[np.float32]:
         """Action (A,) for one encoded frame (1, F)."""
-        action: NDArray[np.float32] = self._proposed(feature, self.critic)[0].cpu().numpy()
+        action: NDArray[np.float32] = self.actor(feature)[0].cpu().numpy()
         if explore:
             if self._noise_factor is None:
                 self._noise_factor = float(rng.uniform(0.0, self.config.exploration_factor))
             noise = rng.normal(0.0, self.config.exploration_std * self._noise_factor, self.action_dim)
             action = np.clip(action + noise, -1.0, 1.0).astype(np.float32)
         return action
-
-    def _proposed(self, feature: Tensor, critic: EnsembleCritic) -> Tensor:
-        """The practised action (B, A), or the offline policy's where the critics' mean says that it is better."""
-        action: Tensor = self.actor(feature)
-        if not self.config.base_proposes:
-            return action
-        base = torch.tanh(feature[:, -self.action_dim :])
-        better = critic(feature, base).mean(dim=0) > critic(feature, action).mean(dim=0)  # (B,)
-        return torch.where(better[:, None], base, action)
 
     def remember_success(self, feature: Tensor, action: Tensor) -> None:
         """Keep a rewarded trial to imitate: feature (T, F), action (T, A)."""
@@ -236,8 +218,7 @@ class EnsemblePractice:
         with torch.no_grad():
             heads = torch.randperm(self.config.heads, generator=self._generator)[: self.config.target_heads]
             heads = heads.to(self.device)
-            action = self._proposed(batch.next_feature, self.target)
-            next_value = self.target(batch.next_feature, action, heads).amin(dim=0)  # (B,)
+            next_value = self.target(batch.next_feature, self.actor(batch.next_feature), heads).amin(dim=0)  # (B,)
             target = clamped_target(batch.reward, batch.terminated, next_value, self.config.discount)
         value = self.critic(batch.feature, batch.action)  # (heads, B)
         loss = ensemble_td_loss(value, target)
@@ -247,13 +228,9 @@ class EnsemblePractice:
         rows, own = len(batch.feature), self._own_successes()
         action, own_action = self.actor(torch.cat([batch.feature, own[0]])).tensor_split([rows])
         value = self.critic(batch.feature, action)  # (heads, B)
-        if self.config.actor_heads == "min":
-            value = value.amin(dim=0, keepdim=True)
         cloning = imitation_loss(action, batch.action, ~batch.online)
         success = imitation_loss(own_action, own[1], own_action.new_ones(len(own_action)))
         loss = normalised_value_loss(value) + self.config.bc_weight * cloning + self.config.success_weight * success
-        if self.config.action_penalty:
-            loss = loss + self.config.action_penalty * action.square().mean()
         return loss, _numbers(
             actor_loss=loss, actor_q=value.mean(), behaviour_cloning=cloning, success_imitation=success
         )
