@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lotj.experiments.ablation_table import ablation_table
+from lotj.experiments.pictures import levers_picture, practice_picture, table_iv_picture
 from lotj.experiments.practice_table import practice_table
-from lotj.experiments.reward_curve import PICTURE, connectors_table, curve_picture
+from lotj.experiments.reward_curve import PICTURE as CURVE
+from lotj.experiments.reward_curve import connectors_table, curve_picture
 from lotj.experiments.reward_levers import levers_table
 from lotj.experiments.reward_table import paired_tests, read_results, table_iv
 
@@ -49,7 +52,8 @@ def draw_pictures(results: Path, docs: Path) -> list[str]:
 
 
 def _table_iv(results: Path) -> str:
-    return table_iv(read_results(results / "reward" / "table-iv"))
+    found = read_results(results / "reward" / "table-iv")
+    return _picture("Accuracy by method, each draw, and the paper's", TABLE_IV, found) + table_iv(found)
 
 
 def _table_iv_all(results: Path) -> str:
@@ -61,25 +65,31 @@ def _table_iv_tests(results: Path) -> str:
 
 
 def _levers(results: Path) -> str:
-    return levers_table(read_results(results / "reward" / "levers"))
+    found = read_results(results / "reward" / "levers")
+    if not found:
+        return "No results yet: `lotj tables levers` writes them.\n"
+    return _picture("What each change does to AUROC", LEVERS, found) + levers_table(found)
 
 
 def _connectors(results: Path) -> str:
     found = read_results(results / "reward" / "connectors")
-    picture = f"![AUROC and accuracy over the number of training connectors]({PICTURE})\n\n"
-    return picture + connectors_table(found) if found else connectors_table(found)
-
-
-def _connectors_curve(results: Path, path: Path) -> bool:
-    return curve_picture(read_results(results / "reward" / "connectors"), path)
+    alt = "AUROC and accuracy over the number of training connectors"
+    return _picture(alt, CURVE, found) + connectors_table(found)
 
 
 def _practice(results: Path) -> str:
-    return practice_table(read_results(results / "practice"))
+    found = read_results(results / "practice")
+    picture = _picture("True success over practice, by connector", PRACTICE, found)
+    note = "Arrows: on the left the offline policy as evaluated, on the right what practice left.\n\n" if found else ""
+    return picture + note + practice_table(found)
 
 
 def _ablation(results: Path) -> str:
     return ablation_table(read_results(results / "ablation"))
+
+
+def _picture(alt: str, place: str, found: Sequence[Any]) -> str:
+    return f"![{alt}]({place})\n\n" if found else ""
 
 
 TABLES: Mapping[str, Callable[[Path], str]] = {
@@ -91,5 +101,11 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "practice": _practice,
     "ablation": _ablation,
 }
-PICTURES: Mapping[str, Callable[[Path, Path], bool]] = {PICTURE: _connectors_curve}
+TABLE_IV, LEVERS, PRACTICE = "img/table-iv.png", "img/reward-levers.png", "img/practice.png"
+PICTURES: Mapping[str, Callable[[Path, Path], bool]] = {
+    TABLE_IV: lambda results, path: table_iv_picture(read_results(results / "reward" / "table-iv"), path),
+    LEVERS: lambda results, path: levers_picture(read_results(results / "reward" / "levers"), path),
+    CURVE: lambda results, path: curve_picture(read_results(results / "reward" / "connectors"), path),
+    PRACTICE: lambda results, path: practice_picture(read_results(results / "practice"), path),
+}
 """Pictures of the documentation, by where they are in it: each draws itself if it must, and says whether it did."""

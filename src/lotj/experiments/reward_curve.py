@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lotj.experiments.pictures import draw_once
 from lotj.experiments.reward_connectors import is_generated
 from lotj.experiments.reward_table import Mean, by_method, markdown, mean_over_draws, paired, show
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NO_RESULTS = "No results yet: `lotj tables connectors` writes them.\n"
 PICTURE = "img/reward-connectors.png"
@@ -79,20 +81,15 @@ def connectors_table(results: Sequence[Mapping[str, Any]], frames: str = "all") 
 def curve_picture(results: Sequence[Mapping[str, Any]], path: Path, frames: str = "all") -> bool:
     """Draw AUROC and accuracies over the number of training connectors, with intervals over draws.
 
-    The file names the figures it shows, so that it is drawn anew only if these have changed: its bytes depend on the
-    versions of what draws it.
-
     Returns:
         Whether it was drawn.
     """
     rows = points(results, frames)
-    shown = json.dumps([(row.connectors, row.control, [row.mean(figure) for figure in CURVES]) for row in rows])
-    digest = hashlib.sha256(shown.encode()).hexdigest()
-    if not rows or _digest(path) == digest:
-        return False
-    import matplotlib
+    shown = [(row.connectors, row.control, [row.mean(figure) for figure in CURVES]) for row in rows]
+    return draw_once(path, shown, lambda: _curves(rows))
 
-    matplotlib.use("Agg")
+
+def _curves(rows: Sequence[Point]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
@@ -112,9 +109,7 @@ def curve_picture(results: Sequence[Mapping[str, Any]], path: Path, frames: str 
     # An interval may reach beyond what a rate can be.
     axis.set_ylim(max(0.0, axis.get_ylim()[0]), min(1.0, axis.get_ylim()[1]))
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=7.5, columnspacing=1.0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Comment": digest, "Software": None})
-    return True
+    return figure
 
 
 def _draw(axis: Any, rows: Sequence[Point], figure: str, colour: str, beside: float) -> None:
@@ -147,13 +142,3 @@ def _label(row: Point, rows: Sequence[Point]) -> str:
             p_value = "" if np.isnan(test.p_t) else f" (p = {test.p_t:.2f})"
             label += f"; AUROC {test.difference:+.3f}{p_value} against {other.connectors} of the catalogue"
     return label
-
-
-def _digest(path: Path) -> str | None:
-    """What a picture says that it shows; None where there is none."""
-    if not path.exists():
-        return None
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        return picture.info.get("Comment")
