@@ -44,7 +44,9 @@ MAY_IMPORT = {
     "dagger": {"types", "sim", "data", "algos", "rollout", "collect", "distributed", "relabel", "offline"},
     "encoding": {"types", "data", "algos", "offline"} | RUN,
     "report": {"types", "stats", "nets", "data", "evaluate"} | RUN,
+    "split": {"cells", "sim", "offline"},
     "pipeline": {
+        "split",
         "types",
         "seeds",
         "sim",
@@ -64,6 +66,7 @@ MAY_IMPORT = {
     }
     | RUN,
     "presets": {
+        "split",
         "types",
         "sim",
         "nets",
@@ -93,6 +96,7 @@ MAY_IMPORT = {
     | RUN
     | {"pipeline", "presets", "redteam"},
     "demo": {
+        "split",
         "types",
         "cells",
         "data",
@@ -107,6 +111,7 @@ MAY_IMPORT = {
     "outcome": {"types", "stats", "evaluate", "presets"} | RUN,
     "speed": {"types", "sim", "nets", "algos", "rollout", "presets"},
     "experiments": {
+        "split",
         "types",
         "stats",
         "seeds",

@@ -12,10 +12,10 @@ from lotj import collect as collecting
 from lotj.collect import CollectConfig, collect, trajectory_seed
 from lotj.data.store import TrajectoryStore
 from lotj.offline import Known
-from lotj.pipeline import known_connectors, refuse_known, split_by_group
 from lotj.presets import PRESETS
 from lotj.sim.connectors import TEST_CONNECTORS, get_connector, load_catalogue, variants_of
 from lotj.sim.distance import barred_from_training
+from lotj.split import known_connectors, refuse_known, split_by_group
 
 CONFIG = CollectConfig(("usb-a", "rj45"), trajectories=6, slow=0.3, wrong_place=0.3, image_size=32)
 

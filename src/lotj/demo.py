@@ -29,13 +29,13 @@ from lotj.pipeline import (
     evaluate_policy,
     make_learner,
     practise,
-    refuse_known,
 )
 from lotj.preflight import NotTrustedError, PreflightConfig
 from lotj.presets import Preset
 from lotj.provenance import provenance
 from lotj.redteam import is_red_teamed, reward_folder
 from lotj.run import Run, read_metrics
+from lotj.split import refuse_known
 from lotj.stages import (
     Bars,
     Ticker,

@@ -21,10 +21,11 @@ from lotj.evaluate import EvaluateConfig
 from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
 from lotj.offline import CriticStage, Known, PolicyStage, RewardStage
-from lotj.pipeline import RecipeConfig, known_connectors, split_by_group, split_by_name
+from lotj.pipeline import RecipeConfig
 from lotj.practice import PracticeConfig
 from lotj.sim.connectors import get_connector
 from lotj.sim.generate import generated_apart_from
+from lotj.split import known_connectors, split_by_group, split_by_name
 
 GENERATOR_SEED = 0
 """Of the connectors that presets draw at random: the first of ``lotj connectors generate --seed 0``."""

@@ -47,7 +47,7 @@ class AblationJob(NamedTuple):
     donor: Path | None = None
     """A run folder whose finished stages are used where they are the same; never written to."""
     allow_validation: bool = False
-    """As in ``lotj.pipeline.refuse_known``."""
+    """As in ``lotj.split.refuse_known``."""
 
 
 EVALUATED = ("II",)

@@ -107,4 +107,4 @@ class PracticeJob(NamedTuple):
     results: Path
     """Folder of the result files."""
     allow_validation: bool = False
-    """As in ``lotj.pipeline.refuse_known``."""
+    """As in ``lotj.split.refuse_known``."""
