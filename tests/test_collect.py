@@ -13,8 +13,11 @@ from lotj.collect import CollectConfig, collect, trajectory_seed
 from lotj.data.store import TrajectoryStore
 from lotj.offline import Known
 from lotj.presets import PRESETS
+from lotj.rollout import rollout
 from lotj.sim.connectors import TEST_CONNECTORS, get_connector, load_catalogue, variants_of
 from lotj.sim.distance import barred_from_training
+from lotj.sim.env import InsertionEnv
+from lotj.sim.expert import Expert, ExpertConfig
 from lotj.split import known_connectors, refuse_known, split_by_group
 
 CONFIG = CollectConfig(("usb-a", "rj45"), trajectories=6, slow=0.3, wrong_place=0.3, image_size=32)
@@ -201,6 +204,19 @@ def test_labels_stay_true_in_all_sources(tmp_path):
         if trajectory.source == "wrong-place":
             assert not trajectory.terminated
     assert sources == {"expert", "slow", "wrong-place"}
+
+
+def test_a_flight_stays_in_the_air():
+    """It gets to its place and height, whatever the socket's turn, and stays; below the mouth is refused."""
+    env = InsertionEnv("usb-a", images=False)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        trajectory = rollout(env, Expert(env, ExpertConfig(0.0, wrong_place=0.03, hover=0.05)), rng, seed=seed)
+        tip = trajectory.privileged["tip_in_socket"][-3:]
+        assert np.abs(np.linalg.norm(tip[:, :2], axis=1) - 0.03).max() < 0.002
+        assert np.abs(tip[:, 2] - env.connector.insertion_depth - 0.05).max() < 0.002
+    with pytest.raises(ValueError, match="hover"):
+        ExpertConfig(hover=-0.01)
 
 
 def test_no_test_connector_is_ever_known():

@@ -51,7 +51,7 @@ class CollectConfig:
     slow: float = 0.0
     """Share of slow insertions from close by, which show every depth."""
     wrong_place: float = 0.0
-    """Share of presses 3-45 mm beside the socket. Labels stay true."""
+    """Share of presses 3-45 mm beside the socket, and of flights in the air about it. Labels stay true."""
     image_size: int = 64
     """px."""
     seed: int = 0
@@ -188,9 +188,13 @@ def _draw_behaviour(config: CollectConfig, rng: np.random.Generator) -> tuple[st
         offset = (*rng.uniform(-0.003, 0.003, 2), rng.uniform(0.002, 0.006))
         return "slow", ExpertConfig(config.noise_probability / 2, rng.uniform(0.2, 0.5)), {"offset": offset}
     if draw < config.slow + config.wrong_place:
-        # A third of them out of reach of a start: what lies around the socket's housing must be seen as well.
-        beside = rng.uniform(0.02, 0.045) if rng.random() < 1 / 3 else rng.uniform(0.003, 0.02)
-        return "wrong-place", ExpertConfig(config.noise_probability, wrong_place=beside), {}
+        # A third of them out of reach of a start, and a sixth in the air: what a policy that strays will see.
+        kind = rng.random()
+        beside = rng.uniform(0.02, 0.045) if kind < 1 / 3 else rng.uniform(0.003, 0.02)
+        hover = None
+        if kind > 5 / 6:
+            beside, hover = rng.uniform(0.0, 0.06), rng.uniform(0.015, 0.08)
+        return "wrong-place", ExpertConfig(config.noise_probability, wrong_place=beside, hover=hover), {}
     return "expert", ExpertConfig(config.noise_probability), {}
 
 

@@ -27,6 +27,8 @@ class ExpertConfig:
     """Share of the full step; small values insert slowly and show every depth."""
     wrong_place: float = 0.0
     """m: aim this far beside the socket, in a direction drawn for each trial, and press there."""
+    hover: float | None = None
+    """m above the socket's mouth: stay at this height there instead of pressing."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.noise_probability <= 1:
@@ -35,6 +37,8 @@ class ExpertConfig:
             raise ValueError(f"ExpertConfig.speed must be in (0, 1], got {self.speed}")
         if self.wrong_place < 0:
             raise ValueError(f"ExpertConfig.wrong_place cannot be negative, got {self.wrong_place}")
+        if self.hover is not None and self.hover < 0:
+            raise ValueError(f"ExpertConfig.hover must be None or a height of 0 or more, got {self.hover}")
 
 
 class Expert:
@@ -63,7 +67,11 @@ class Expert:
             return rng.uniform(-1, 1, size).astype(np.float32)
         rotation = self._env.data.xmat[self._env.model.body("socket").id].reshape(3, 3)
         depth, scale = self._env.connector.insertion_depth, self._env.action_scale[:3]
-        action = scripted_action(self._env.tip_in_socket, rotation, depth, self._aim, scale) * self.config.speed
+        if self.config.hover is None:
+            action = scripted_action(self._env.tip_in_socket, rotation, depth, self._aim, scale) * self.config.speed
+        else:
+            error = np.array([*self._aim, depth + self.config.hover]) - self._env.tip_in_socket
+            action = np.clip(rotation @ error / scale, -1, 1) * self.config.speed
         return np.concatenate([action, np.zeros(size - 3)]).astype(np.float32)
 
 
