@@ -226,20 +226,6 @@ def test_expert_inserts_and_the_blind_do_not():
             assert not blind.terminated
 
 
-@pytest.mark.parametrize("robot", list(CELLS))
-def test_the_plug_casts_a_shadow(robot):
-    """Whatever the light of the day, a part of the picture is darker by it."""
-    env = InsertionEnv(CONNECTOR, robot)
-    for seed in range(4):
-        above = {"offset": (0.0, 0.0, 0.008)}
-        env.model.light_castshadow[env.model.light("key").id] = 1
-        shaded = env.reset(seed=seed, options=above)[0]["image"].astype(int)
-        env.model.light_castshadow[env.model.light("key").id] = 0
-        lit = env.reset(seed=seed, options=above)[0]["image"].astype(int)
-        assert ((lit - shaded).max(axis=2) > 16).sum() > 40  # of 4096
-    env.close()
-
-
 def test_image_moves_with_depth():
     """The last two millimetres of depth can be seen: pixels change."""
     env = InsertionEnv(CONNECTOR)

@@ -231,9 +231,9 @@ PRESETS: dict[str, Preset] = {
         image_size=64,
         steps=(6000, 800, 7000),
         batch=64,
-        generated=240,
-        trajectories=30,
-        dagger=DaggerConfig(trials=12),
+        generated=120,
+        trajectories=40,
+        dagger=DaggerConfig(trials=20),
     ),
     "paper": _sized(
         "paper",

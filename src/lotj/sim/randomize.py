@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from lotj.sim.scene import BENCH_HEIGHT, CLUTTER, SOCKET_HOME, CameraConfig, light_position
+from lotj.sim.scene import BENCH_HEIGHT, CLUTTER, SOCKET_HOME, CameraConfig
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,9 @@ class Randomizer:
             light = model.light(name).id
             azimuth = np.radians(base + rng.uniform(-35, 35))
             elevation = np.radians(rng.uniform(45, 75))
-            direction = -np.array(
+            model.light_dir[light] = -np.array(
                 [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
             )
-            model.light_dir[light], model.light_pos[light] = direction, light_position(direction)
             model.light_diffuse[light] = strength * warm * rng.uniform(1 - self.config.light, 1 + self.config.light)
             model.light_specular[light] = 0.15
 

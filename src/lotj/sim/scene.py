@@ -23,10 +23,6 @@ CLUTTER = 5
 SOCKET_HOME = np.array([0.6, 0.0, 0.05])
 """m, where the socket's mouth is on average, in the base frame."""
 BENCH_HEIGHT = 0.0
-SHADOW_REACH = 0.1
-"""m, half the side of what the key light casts shadows in, about the socket."""
-SHADOW_PX = 384
-"""Side of the shadow map: half a millimetre a texel."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +62,6 @@ class CameraConfig:
         return look_at + self.distance * outward, look_quaternion(outward)
 
 
-def light_position(direction: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where (3,) a directional light stands that shines along the unit vector ``direction`` (3,) on the socket: shadows
-    are cast in a box of `SHADOW_REACH` about the line through it."""
-    return SOCKET_HOME - 0.5 * direction
-
-
 def look_quaternion(outward: NDArray[np.float64]) -> NDArray[np.float64]:
     """Quaternion (4,) wxyz of a camera that looks along ``-outward`` (3,) with the vertical up in the picture."""
     right = np.cross([0.0, 0.0, 1.0], outward)
@@ -96,8 +86,7 @@ def build_scene(
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = 5
     spec.visual.quality.offsamples = 0
-    spec.visual.quality.shadowsize = SHADOW_PX
-    spec.visual.map.shadowclip = SHADOW_REACH  # in units of stat.extent, which is 1 m
+    spec.visual.quality.shadowsize = 256
     spec.visual.global_.offwidth = 960
     spec.visual.global_.offheight = 720
     spec.visual.map.znear = 0.02
@@ -236,7 +225,6 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
     spec.visual.headlight.ambient = (0.25, 0.25, 0.25)
     spec.visual.headlight.diffuse = (0.15, 0.15, 0.15)
     spec.visual.headlight.specular = (0.0, 0.0, 0.0)
-    for name, towards in (("key", (0.3, 0.4, 1.2)), ("fill", (-0.1, -0.6, 1.0))):
-        away = -np.array(towards) / np.linalg.norm(towards)
-        light = world.add_light(name=name, pos=light_position(away), dir=away, castshadow=name == "key")
+    for name, position in (("key", (0.9, 0.4, 1.2)), ("fill", (0.5, -0.6, 1.0))):
+        light = world.add_light(name=name, pos=position, dir=tuple(SOCKET_HOME - position), castshadow=False)
         light.type = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
