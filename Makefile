@@ -38,7 +38,9 @@ clean:           ## Remove the environment and caches; runs/ and results/ stay
 $(READY): pyproject.toml scripts/check_graphics.sh
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "lotj needs Python 3.11 or later, $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12"; exit 1; }
-	@echo "Installing into $(VENV): some 5 GB, a few minutes"
+	@echo "Installing into $(VENV): some 7 GB with PyTorch's CUDA libraries, a few minutes"
+	@free=$$(df -Pk . | awk 'NR == 2 { print int($$4 / 1048576) }'); test "$$free" -ge 8 || \
+		echo "Warning: $$free GB are free on this disk; if the installation ends with 'No space left on device', make room"
 	@$(PYTHON) -m venv $(VENV)
 	$(RUN)python -m pip install --quiet --editable '.[dev]'
 	@bash scripts/check_graphics.sh $(RUN)python
