@@ -59,20 +59,17 @@ def practice_picture(results: Sequence[Result], path: Path) -> bool:
     ends: dict[str, dict[Column, tuple[float, float]]] = {}
     for connector in dict.fromkeys(connector for connector, _ in lines):
         own = [line for (name, _), line in lines.items() if name == connector]
-        # What the robot does by itself first.
-        columns = sorted({column for line in own for column in line.after}, key=lambda c: (c[1] != "learned", *c))
+        columns = sorted({column for line in own for column in line.after}, key=_by_itself_first)
         # A result is listed once for each scenario; its curve has both.
         panels[connector] = {column: _rolling(own[0].results[column]) for column in columns}
         ends[connector] = {
             column: (_share([line.before for line in own]), _share([line.after[column] for line in own]))
             for column in columns
         }
-    return draw_once(
-        path, [panels_as_json(panels), panels_as_json(ends)] if panels else [], lambda: _draw(panels, ends)
-    )
+    return draw_once(path, [_as_json(panels), _as_json(ends)] if panels else [], lambda: _draw(panels, ends))
 
 
-def panels_as_json(panels: Mapping[str, Mapping[Column, Any]]) -> dict[str, dict[str, Any]]:
+def _as_json(panels: Mapping[str, Mapping[Column, Any]]) -> dict[str, dict[str, Any]]:
     """Columns by their titles, as JSON wants keys."""
     return {name: {title(*column): value for column, value in own.items()} for name, own in panels.items()}
 
@@ -88,7 +85,7 @@ def table_iv_picture(results: Sequence[Result], path: Path, frames: str = "exper
     order = sorted(shown, key=lambda method: -float(np.mean(shown[method])))
 
     def draw() -> Figure:
-        figure, axis = _figure(5.6, 2.8)
+        figure, axis = new_figure(5.6, 2.8)
         for place, method in enumerate(order):
             _dots(axis, place, shown[method])
             paper = PAPER.get(method)
@@ -120,7 +117,7 @@ def levers_picture(results: Sequence[Result], path: Path, frames: str = "all") -
     order = sorted(shown, key=lambda lever: -float(np.mean(shown[lever])))
 
     def draw() -> Figure:
-        figure, axis = _figure(5.6, 1.0 + 0.24 * len(order))
+        figure, axis = new_figure(5.6, 1.0 + 0.24 * len(order))
         axis.axvline(0.0, color=MUTED, lw=0.8)
         for place, lever in enumerate(order):
             _dots(axis, place, shown[lever])
@@ -157,11 +154,9 @@ def _draw(
     for axis, (connector, own) in zip(axes, panels.items()):
         longest = max(len(curve) for curve in own.values()) + WINDOW - 1
         for column, curve in own.items():
-            style: dict[str, Any] = {
-                "color": colour.get(column, MUTED),
-                "lw": 1.4,
-                "ls": "-" if column in colour else ":",
-            }
+            # A guard that refutes nothing leaves the same curve: dashed, it shows both.
+            dashes = ":" if column not in colour else "-" if column[2] == "off" else "--"
+            style: dict[str, Any] = {"color": colour.get(column, MUTED), "lw": 1.4, "ls": dashes}
             axis.plot(np.arange(WINDOW, WINDOW + len(curve)), curve, label=title(*column), **style)
             before, after = ends[connector][column]
             axis.plot(-0.03 * longest, before, ">", color="black", ms=5, clip_on=False)
@@ -179,13 +174,20 @@ def _draw(
     return figure
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure (inches) of one axis."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     axis = figure.subplots()
     _plain(axis)
     return figure, axis
+
+
+def _by_itself_first(column: Column) -> tuple[bool, str, bool]:
+    """Sorts columns: what the robot does by itself, without a guard, then what needs one, then diagnostics."""
+    recipe, reward, guard = column
+    return reward != "learned", recipe, guard != "off"
 
 
 def _plain(axis: Axes) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lotj.experiments.pictures import draw_once
+from lotj.experiments.pictures import COLOURS, draw_once, new_figure
 from lotj.experiments.reward_connectors import is_generated
 from lotj.experiments.reward_table import Mean, by_method, markdown, mean_over_draws, paired, show
 
@@ -90,11 +90,8 @@ def curve_picture(results: Sequence[Mapping[str, Any]], path: Path, frames: str 
 
 
 def _curves(rows: Sequence[Point]) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
-    axis = figure.subplots()
-    for place, (name, colour) in enumerate(zip(CURVES, ("#0072b2", "#d55e00", "#009e73"))):
+    figure, axis = new_figure(6.4, 4.0)
+    for place, (name, colour) in enumerate(zip(CURVES, COLOURS)):
         for control in (False, True):
             beside = 1 + 0.02 * (place - 1) + 0.1 * control
             _draw(axis, [row for row in rows if row.control == control], name, colour, beside)
@@ -104,8 +101,6 @@ def _curves(rows: Sequence[Point]) -> Figure:
     axis.minorticks_off()
     axis.set_xlabel("training connectors, the number of trajectories being the same")
     axis.set_ylabel("on held-out connectors")
-    axis.grid(color="#dddddd", lw=0.7)
-    axis.spines[["top", "right"]].set_visible(False)
     # An interval may reach beyond what a rate can be.
     axis.set_ylim(max(0.0, axis.get_ylim()[0]), min(1.0, axis.get_ylim()[1]))
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=7.5, columnspacing=1.0)
