@@ -51,18 +51,22 @@ def test_practice_by_hand(tmp_path: Path, drawn: list[Figure]) -> None:
     truths = {0: "1" * 25, 1: "0" * WINDOW + "1" * 5}
     results = [practice("europlug", "learned", seed, truth, 5, 15 + seed) for seed, truth in truths.items()]
     results += [practice("europlug", "ground-truth", 0, "1" * 25, 5, 20), practice("b", "learned", 0, "0" * 25, 0, 2)]
+    gated = practice("europlug", "learned", 0, "1" * 25, 5, 20)
+    results.insert(0, gated | {"case": gated["case"] | {"guard": "gate"}})
     path = tmp_path / "practice.png"
     assert practice_picture(results, path)
     axes = drawn[0].axes
     assert [axis.get_title() for axis in axes] == ["europlug", "b"]
     curves = {line.get_label(): line for line in axes[0].lines if not line.get_label().startswith("_")}
-    assert list(curves) == ["ensemble, learned", "ensemble, ground-truth (diagnostic)"]
+    gate = "ensemble, learned, gate"
+    assert list(curves) == ["ensemble, learned", gate, "ensemble, ground-truth (diagnostic)"]
+    assert (curves["ensemble, learned"].get_linestyle(), curves[gate].get_linestyle()) == ("-", "--")
     learned = curves["ensemble, learned"]
     np.testing.assert_array_equal(learned.get_xdata(), np.arange(20, 26))
     np.testing.assert_allclose(learned.get_ydata(), 0.5 + np.arange(6) / 40)
     assert curves["ensemble, ground-truth (diagnostic)"].get_linestyle() == ":"
     ends = [float(line.get_ydata()[0]) for line in axes[0].lines if line.get_label().startswith("_")]
-    assert ends == pytest.approx([10 / 40, 62 / 80, 10 / 40, 1.0])
+    assert ends == pytest.approx([10 / 40, 62 / 80, 10 / 40, 1.0, 10 / 40, 1.0])
     with Image.open(path) as picture:
         assert picture.width > 600
 
