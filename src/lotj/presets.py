@@ -231,7 +231,7 @@ PRESETS: dict[str, Preset] = {
         image_size=64,
         steps=(6000, 800, 7000),
         batch=64,
-        generated=120,
+        generated=240,
         trajectories=40,
         dagger=DaggerConfig(trials=20),
     ),
