@@ -21,7 +21,8 @@ import trimesh
 from lotj.check import check
 from lotj.files import write_json
 from lotj.provenance import provenance
-from lotj.sim.connectors import Connector, get_connector
+from lotj.sim.connector import Connector
+from lotj.sim.connectors import get_connector
 from lotj.sim.geometry import plug_solids, socket_solids
 from lotj.sim.parts import ConnectorError
 from lotj.sim.sections import corners

@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "keeping": {"types", "guard", "trials", "data"},
     "tables": {"types", "stats"},
     "evaluate": {"types", "stats", "rollout", "judge"},
+    "comparison": {"types", "stats", "evaluate"},
     "relabel": set(),
     "online": {"types", "data", "algos"},
     "fleet": {"types", "distributed", "kept", "rollout", "judge", "guard", "trials", "algos", "online"},
@@ -43,7 +44,7 @@ MAY_IMPORT = {
     "offline": {"types", "seeds", "judge", "data", "algos", "nets", "relabel", "reward_validation"} | RUN,
     "dagger": {"types", "sim", "data", "algos", "rollout", "collect", "distributed", "relabel", "offline"},
     "encoding": {"types", "data", "algos", "offline"} | RUN,
-    "report": {"types", "stats", "nets", "data", "evaluate"} | RUN,
+    "report": {"types", "stats", "nets", "data", "evaluate", "comparison"} | RUN,
     "split": {"cells", "sim", "offline"},
     "pipeline": {
         "split",
@@ -95,20 +96,11 @@ MAY_IMPORT = {
     "stages": {"sim", "data", "collect", "dagger", "distributed", "encoding", "offline", "parallel", "report"}
     | RUN
     | {"pipeline", "presets", "redteam"},
-    "demo": {
-        "split",
-        "types",
-        "cells",
-        "data",
-        "algos",
-        "trials",
-        "preflight",
-        "judge",
-        "offline",
-    }
+    "evaluating": {"cells", "algos", "offline", "pipeline", "presets", "redteam", "stages"} | RUN,
+    "demo": {"split", "types", "cells", "data", "algos", "trials", "preflight", "judge", "offline", "evaluating"}
     | RUN
     | {"fleet", "pipeline", "presets", "parallel", "redteam", "keeping", "stages"},
-    "outcome": {"types", "stats", "evaluate", "presets"} | RUN,
+    "outcome": {"types", "stats", "evaluate", "comparison", "presets"} | RUN,
     "speed": {"types", "sim", "nets", "algos", "rollout", "presets"},
     "experiments": {
         "split",

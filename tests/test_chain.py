@@ -13,8 +13,9 @@ import torch
 
 from lotj.checkpoint import load_state
 from lotj.cli import main
+from lotj.comparison import compare
 from lotj.data.store import TrajectoryStore
-from lotj.evaluate import Evaluation, compare
+from lotj.evaluate import Evaluation
 from lotj.presets import PRESETS
 from lotj.sim.connectors import TEST_CONNECTORS, get_connector, variants_of
 from lotj.sim.distance import TWIN, distance
@@ -205,7 +206,7 @@ def test_a_practised_policy_is_compared_with_the_offline_one(chain, capsys, monk
     for row in compare(before, after):
         assert f"{row.p_value:.4f}" in first
     assert "Barnard" in first and "95% interval" in first
-    monkeypatch.setattr("lotj.demo.evaluate_policy", None)
+    monkeypatch.setattr("lotj.evaluating.evaluate_policy", None)
     main([*command, "--practised", str(out)])
     assert capsys.readouterr().out.count("Barnard") == 1
 

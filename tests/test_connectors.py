@@ -9,17 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lotj.sim.connectors import (
-    TEST_CONNECTORS,
-    Connector,
-    ConnectorError,
-    Part,
-    get_connector,
-    load_catalogue,
-    load_connector,
-    to_json,
-    variants_of,
-)
+from lotj.sim.connector import Connector
+from lotj.sim.connectors import TEST_CONNECTORS, get_connector, load_catalogue, load_connector, to_json, variants_of
+from lotj.sim.parts import ConnectorError, Part
 
 GOOD = """
 family = "mine"

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lotj.evaluate import EvaluateConfig, Evaluation, compare, evaluate, evaluation_table, trial_seed
+from lotj.comparison import compare, evaluation_table
+from lotj.evaluate import EvaluateConfig, Evaluation, evaluate, trial_seed
 from lotj.judge import Judge, SuccessRule
 from lotj.stats import barnard
 from lotj.types import Observation, Trajectory

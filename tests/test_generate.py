@@ -17,7 +17,8 @@ from lotj.presets import PRESETS, Speed, estimate
 from lotj.rollout import rollout
 from lotj.sim import generate
 from lotj.sim.baselines import StraightDown
-from lotj.sim.connectors import TEST_CONNECTORS, Connector, get_connector, load_catalogue, load_connector, variants_of
+from lotj.sim.connector import Connector
+from lotj.sim.connectors import TEST_CONNECTORS, get_connector, load_catalogue, load_connector, variants_of
 from lotj.sim.distance import TWIN, barred_from_training, distance, distance_to_test, protected
 from lotj.sim.env import InsertionEnv
 from lotj.sim.expert import Expert, ExpertConfig

@@ -15,7 +15,8 @@ from lotj.check import check
 from lotj.rollout import rollout
 from lotj.sim.baselines import StraightDown
 from lotj.sim.clearance import measure
-from lotj.sim.connectors import Connector, get_connector, to_json
+from lotj.sim.connector import Connector
+from lotj.sim.connectors import get_connector, to_json
 from lotj.sim.env import InsertionEnv
 from lotj.sim.geometry import plug_solids, socket_solids
 from lotj.sim.mesh import CACHE, MeshFrame, meshes, pieces

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lotj.comparison import compare
 from lotj.data.store import TrajectoryStore
-from lotj.evaluate import EvaluateConfig, Evaluation, TrialResult, compare
+from lotj.evaluate import EvaluateConfig, Evaluation, TrialResult
 from lotj.nets.encoder import Encoder, EncoderConfig
 from lotj.report.html import Extras, headline, write_report
 from lotj.report.records import load_practice, stage_records

@@ -20,9 +20,10 @@ from lotj.experiments.reward_connectors import RewardConnectorsConfig, demand, i
 from lotj.experiments.reward_curve import NO_RESULTS, PICTURE, connectors_table, points
 from lotj.experiments.reward_runs import RewardTableConfig, count_training, draw_connectors, drawable_connectors
 from lotj.presets import PRESETS
-from lotj.sim.connectors import ConnectorError, get_connector
+from lotj.sim.connectors import get_connector
 from lotj.sim.distance import barred_from_training, distance, distance_to_test, protected
 from lotj.sim.generate import CLOSE, generate_connector
+from lotj.sim.parts import ConnectorError
 
 CONFIG = RewardConnectorsConfig(sizes=(4, 10, 25, 50, 70), generated_sizes=(10,), total=700, seeds=(0, 1))
 """Some generated connectors are needed beyond the catalogue, few of them."""

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lotj.data.store import Shape, StoreError, TrajectoryStore
+from lotj.data.store import StoreError, TrajectoryStore
+from lotj.data.trajectory_index import Shape
 from lotj.types import Trajectory
 
 

@@ -12,9 +12,11 @@ from PIL import Image
 from lotj import cli
 from lotj.sim import profiles
 from lotj.sim.clearance import measure
-from lotj.sim.connectors import Connector, Part, get_connector, load_catalogue, load_connector
+from lotj.sim.connector import Connector
+from lotj.sim.connectors import get_connector, load_catalogue, load_connector
 from lotj.sim.geometry import plug_solids, socket_solids
 from lotj.sim.mesh import MeshPair
+from lotj.sim.parts import Part
 from lotj.sim.sections import cut
 from lotj.sim.template import based_on, commented_toml, example
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lotj.rollout import policy_rng, rollout
 from lotj.sim.clearance import Finding, Fit, measure, touching
-from lotj.sim.connectors import Connector
+from lotj.sim.connector import Connector
 from lotj.sim.env import InsertionEnv, Scenario
 from lotj.sim.expert import Expert, ExpertConfig
 

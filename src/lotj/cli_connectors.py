@@ -15,7 +15,7 @@ from rich.table import Table
 from lotj.console import bar, console, say
 
 if TYPE_CHECKING:
-    from lotj.sim.connectors import Connector
+    from lotj.sim.connector import Connector
 
 
 def connectors(

@@ -190,18 +190,19 @@ def evaluate(
         practised: folder of a finished practice of this run, to evaluate what it learned.
         cell: a cell of your own; the run's own by default.
     """
-    from lotj import demo as job
-    from lotj.evaluate import Evaluation, compare
+    from lotj.comparison import compare
+    from lotj.evaluate import Evaluation
+    from lotj.evaluating import evaluate_stage
 
     preset = load_preset(run)
     if cell is not None:
         preset = replace(preset, robot=str(cell))
     asked, known = replace(preset, evaluate=replace(preset.evaluate, trials=trials, seed=seed)), preset.split()
-    before = job.evaluate_stage(asked, run, known, connector, None, bar, cli_cell.ask)
+    before = evaluate_stage(asked, run, known, connector, None, bar, cli_cell.ask)
     print_evaluation(before, f"{connector}, offline policy, {trials} trials each")
     if practised is None:
         return
-    after = job.evaluate_stage(asked, run, known, connector, practised, bar, cli_cell.ask)
+    after = evaluate_stage(asked, run, known, connector, practised, bar, cli_cell.ask)
     marks = _marks(after["policy"])
     print_evaluation(after, f"{connector}, {practised.name}{marks}, {trials} trials each")
     table = Table(

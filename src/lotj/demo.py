@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 import torch
 
 from lotj.algos.policy import ImagePolicy
-from lotj.algos.training import config_from
 from lotj.cells.adapter import Ask
-from lotj.cells.opening import honours_scenarios, identify, is_own_cell, robot_name, tells_success
-from lotj.checkpoint import load_state
+from lotj.cells.opening import honours_scenarios, identify, is_own_cell, robot_name
 from lotj.data.store import TrajectoryStore
+from lotj.evaluating import OFFLINE, about_practice, evaluate_in
 from lotj.files import to_json, write_json
 from lotj.fleet import Cells
 from lotj.judge import SuccessRule
@@ -26,8 +25,6 @@ from lotj.pipeline import (
     Offline,
     RecipeConfig,
     check_reward,
-    evaluate_policy,
-    make_learner,
     practise,
 )
 from lotj.preflight import NotTrustedError, PreflightConfig
@@ -54,17 +51,6 @@ Answered = Callable[[Mapping[str, Any]], None]
 
 def silent_answer(answer: Mapping[str, Any]) -> None:
     """Nobody is told."""
-
-
-OFFLINE: Mapping[str, Any] = {
-    "practised": None,
-    "recipe": "offline",
-    "reward": None,
-    "diagnostic": False,
-    "guard": "off",
-    "validation": False,
-}
-"""Whose policy an evaluation is about, where nothing was practised."""
 
 
 class Places(NamedTuple):
@@ -222,7 +208,9 @@ def practise_in(
     run = Run(out, "practice", config, seed)
     untaught = ImagePolicy(offline.policy)
     about = {**OFFLINE, "validation": validation}
-    _evaluate(preset, connector, untaught, offline, out / "evaluation-before.json", bars, f"{name} before", about, ask)
+    evaluate_in(
+        preset, connector, untaught, offline, out / "evaluation-before.json", bars, f"{name} before", about, ask
+    )
     encode_offline(preset, offline, recipe, places.store, places.features, bars)
     torch.set_num_threads(preset.threads)
     with TrajectoryStore(places.store) as store, bars(f"practise {name}, {recipe.practice.reward} reward") as tick:
@@ -241,8 +229,8 @@ def practise_in(
             cells=cells,
             stop_file=stop_file,
         )
-    about = _about(name, recipe, validation)
-    _evaluate(preset, connector, learner, offline, out / "evaluation-after.json", bars, f"{name} after", about, ask)
+    about = about_practice(name, recipe, validation)
+    evaluate_in(preset, connector, learner, offline, out / "evaluation-after.json", bars, f"{name} after", about, ask)
 
 
 def keep_stage(run_root: Path, practised: Path) -> tuple[Path, Kept]:
@@ -277,76 +265,6 @@ def preflight_stage(
     if held["config"] != to_json(config):
         raise ValueError(f"{path} was asked with other settings; delete it to ask again")
     return held
-
-
-def evaluate_stage(
-    preset: Preset,
-    run_root: Path,
-    known: Known,
-    connector: str,
-    practised: Path | None,
-    bars: Bars,
-    ask: Ask | None = None,
-) -> dict[str, Any]:
-    """Evaluate the offline policy, or the one that a practice in ``practised`` left. Returns the evaluation as JSON."""
-    torch.set_num_threads(preset.threads)
-    offline = load_offline(run_root, known)
-    policy: Any = ImagePolicy(offline.policy)
-    who, about = "offline", OFFLINE
-    if practised is not None:
-        if not (practised / "done.json").exists():
-            raise FileNotFoundError(f"{practised} is not the folder of a finished practice; `lotj practice` makes one")
-        settings = _json(practised / "config.json")
-        recipe = config_from(RecipeConfig, settings["config"]["recipe"])
-        policy = make_learner(recipe, offline, settings["seed"])
-        policy.load_state_dict(load_state(practised / "checkpoint.safetensors")["learner"])
-        who, about = (
-            f"{practised.parent.name}-{practised.name}",
-            _about(practised.parent.name, recipe, settings["config"].get("validation", False)),
-        )
-    name = identify(connector, preset.robot).name
-    who += f"-{robot_name(preset.robot)}" if is_own_cell(preset.robot) else ""
-    size = f"s{preset.evaluate.seed}-n{preset.evaluate.trials}" + ("-redteam" if is_red_teamed(run_root) else "")
-    out = run_root / "evaluations" / name / f"{who}-{size}.json"
-    if not tells_success(preset.robot):
-        raise ValueError(
-            f"cell {preset.robot} does not say how success is known, so nothing can be evaluated: add [success] from "
-            'to its file; "ask" asks a person'
-        )
-    _evaluate(preset, connector, policy, offline, out, bars, name, about, ask)
-    return dict(_json(out))
-
-
-def _about(connector: str, recipe: RecipeConfig, validation: bool) -> dict[str, Any]:
-    """Whose policy is evaluated: what it practised, by which recipe, for which reward."""
-    reward, diagnostic = recipe.practice.reward, recipe.practice.reward == "ground-truth"
-    who = {"practised": connector, "recipe": recipe.recipe, "reward": reward, "guard": recipe.practice.guard.mode}
-    return {**who, "diagnostic": diagnostic, "validation": validation}
-
-
-def _evaluate(
-    preset: Preset,
-    connector: str,
-    policy: Any,
-    offline: Offline,
-    out: Path,
-    bars: Bars,
-    title: str,
-    about: Mapping[str, Any],
-    ask: Ask | None = None,
-) -> None:
-    if out.exists() or not tells_success(preset.robot):
-        return
-    total = preset.evaluate.trials * len(preset.evaluate.scenarios)
-    with bars(f"evaluate {title}") as tick:
-        seen: list[bool] = []
-
-        def told(trial: Any, trajectory: Any) -> None:
-            seen.append(trial.true)
-            tick(len(seen), total, f"true success {sum(seen)}/{len(seen)}")
-
-        size = preset.image_size
-        evaluate_policy(connector, preset.robot, policy, offline, preset.evaluate, size, out, told, about, ask)
 
 
 def _told(tick: Ticker, total: int) -> Callable[[Any], None]:

@@ -15,7 +15,7 @@ from lotj.cells.opening import is_own_cell, open_cell, robot_name
 from lotj.fleet import Cell, Cells, Fleet, LocalFleet, RayFleet
 from lotj.guard import GuardConfig
 from lotj.judge import Judge, SuccessRule
-from lotj.sim.connectors import Connector
+from lotj.sim.connector import Connector
 from lotj.trials import RewardSource
 from lotj.types import RewardModel
 

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lotj.evaluate import Evaluation, compare
+from lotj.comparison import compare
+from lotj.evaluate import Evaluation
 from lotj.files import to_json, write_json
 from lotj.presets import Preset
 from lotj.provenance import provenance

@@ -7,7 +7,8 @@ from itertools import zip_longest
 
 from lotj.cells.opening import identify
 from lotj.offline import Known
-from lotj.sim.connectors import Connector, get_connector, load_catalogue
+from lotj.sim.connector import Connector
+from lotj.sim.connectors import get_connector, load_catalogue
 from lotj.sim.distance import barred_from_training
 
 IMPORTED = "imported.toml"

@@ -12,8 +12,10 @@ from lotj.cells.adapter import Ask, CellEnv, cell_folder, make_env
 from lotj.cells.calibration import load_calibration
 from lotj.cells.safety import SafeCell
 from lotj.cells.spec import load_cell
-from lotj.sim.connectors import Connector, ConnectorError, get_connector
+from lotj.sim.connector import Connector
+from lotj.sim.connectors import get_connector
 from lotj.sim.env import ACTION_SCALE, InsertionEnv
+from lotj.sim.parts import ConnectorError
 
 Purpose = Literal["collect", "practise", "evaluate"]
 """Who may see ground truth: collection is paid by it, evaluation and reports read it, practice learns without."""

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lotj.data.batches import HELD_OUT, FeatureBatch, FrameBatch, FrameSampling, Transition, pressed_beside
-from lotj.data.store import TrajectoryIndex, TrajectoryStore
+from lotj.data.store import TrajectoryStore
+from lotj.data.trajectory_index import TrajectoryIndex
 
 PRELOAD_BYTES = 6 << 30
 """With ``preload="auto"``, images up to this size are kept in memory."""

@@ -16,61 +16,17 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lotj.data.schema import StoreError, check_trajectory, connect, little_endian, open_schema
+from lotj.data.trajectory_index import Shape, TrajectoryIndex
 from lotj.types import Trajectory
-
-
-class Shape(NamedTuple):
-    """The sizes that all trajectories of a store share."""
-
-    height: int
-    width: int
-    state: int
-    action: int
-
-
-@dataclass(frozen=True)
-class TrajectoryIndex:
-    """One row a trajectory, ``N`` in all, in the order they were appended. A trajectory's id is its row number."""
-
-    length: NDArray[np.int64]
-    """(N,) transitions in each, ``T``; it has ``T + 1`` frames."""
-    connector: NDArray[np.str_]
-    """(N,)"""
-    robot: NDArray[np.str_]
-    """(N,)"""
-    source: NDArray[np.str_]
-    """(N,)"""
-    seed: NDArray[np.int64]
-    """(N,)"""
-    terminated: NDArray[np.bool_]
-    """(N,)"""
-    truncated: NDArray[np.bool_]
-    """(N,)"""
-    successes: NDArray[np.int64]
-    """(N,) frames with ``privileged["success"]``; -1 where that was not recorded."""
-
-    def __len__(self) -> int:
-        return len(self.length)
-
-    @cached_property
-    def transition_offset(self) -> NDArray[np.int64]:
-        """(N + 1,) where each trajectory starts in `TrajectoryStore.actions` and `rewards`."""
-        return np.concatenate([[0], np.cumsum(self.length)]).astype(np.int64)
-
-    @cached_property
-    def frame_offset(self) -> NDArray[np.int64]:
-        """(N + 1,) where each trajectory starts in `TrajectoryStore.states` and `privileged`."""
-        return np.concatenate([[0], np.cumsum(self.length + 1)]).astype(np.int64)
 
 
 class TrajectoryStore:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from lotj.data.schema import check_trajectory, dislodged_counts
-from lotj.data.store import TrajectoryIndex, TrajectoryStore
+from lotj.data.store import TrajectoryStore
+from lotj.data.trajectory_index import TrajectoryIndex
 from lotj.types import Trajectory
 
 JUDGED_SOURCES = ("practice", "practice-ground-truth")

@@ -11,7 +11,8 @@ from lotj.evaluate import EvaluateConfig
 from lotj.files import to_json, write_json
 from lotj.provenance import provenance
 from lotj.seeds import stream_seed
-from lotj.sim.connectors import TEST_CONNECTORS, did_you_mean
+from lotj.sim.connectors import TEST_CONNECTORS
+from lotj.sim.parts import did_you_mean
 
 
 class Case(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 from lotj.experiments.reward_runs import RewardCase, draw_connectors, with_method
 from lotj.experiments.reward_table import by_method, markdown, mean_over_draws, paired, show
 from lotj.offline import RewardStage
-from lotj.sim.connectors import did_you_mean
+from lotj.sim.parts import did_you_mean
 
 BASE = "base"
 

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lotj.evaluate import Comparison, compare
+from lotj.comparison import Comparison, compare
 from lotj.files import write_text
 from lotj.report.records import PracticeRecord, find_value, load_practice, stage_records
 from lotj.report.reproduce import reproduce_section

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lotj.evaluate import COLUMNS, Comparison, Evaluation
+from lotj.comparison import Comparison
+from lotj.evaluate import COLUMNS, Evaluation
 from lotj.report import plots
 from lotj.report.records import PracticeRecord
 from lotj.report.saliency import SaliencyPanel, overlay

@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from lotj.sim.connectors import Connector
+from lotj.sim.connector import Connector
 from lotj.sim.controller import ControllerConfig
 from lotj.sim.env import SUCCESS_DEPTH, SUCCESS_LATERAL
 from lotj.sim.geometry import plug_solids, socket_solids

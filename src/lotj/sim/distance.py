@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from lotj.sim.connectors import TEST_CONNECTORS, Connector, load_catalogue, variants_of
+from lotj.sim.connector import Connector
+from lotj.sim.connectors import TEST_CONNECTORS, load_catalogue, variants_of
 from lotj.sim.fit import placed_envelopes
 from lotj.sim.parts import ConnectorError
 

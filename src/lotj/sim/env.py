@@ -10,7 +10,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from lotj.sim.connectors import Connector, get_connector
+from lotj.sim.connector import Connector
+from lotj.sim.connectors import get_connector
 from lotj.sim.controller import Controller, ControllerConfig
 from lotj.sim.graphics import make_renderer
 from lotj.sim.randomize import CELLS, Randomization, Randomizer

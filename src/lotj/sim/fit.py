@@ -13,7 +13,7 @@ from lotj.sim.parts import ConnectorError, Part
 from lotj.sim.profiles import Polygon
 
 if TYPE_CHECKING:
-    from lotj.sim.connectors import Connector
+    from lotj.sim.connector import Connector
 
 POST_PLAY = 0.0001
 """m more clearance round a shell's post than outside the shell, so that the outer side guides."""

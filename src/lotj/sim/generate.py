@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from lotj.sim import faces, profiles
-from lotj.sim.connectors import Connector, get_connector, load_catalogue
+from lotj.sim.connector import Connector
+from lotj.sim.connectors import get_connector, load_catalogue
 from lotj.sim.distance import distance, distance_to_test, protected
 from lotj.sim.geometry import Cavity, cavities, plug_solids, socket_solids
 from lotj.sim.parts import ConnectorError, Part

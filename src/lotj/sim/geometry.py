@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotj.sim import profiles
-from lotj.sim.connectors import SOCKET_BASE, TIP_GAP, Connector
+from lotj.sim.connector import SOCKET_BASE, TIP_GAP, Connector
 from lotj.sim.fit import POST_PLAY
 from lotj.sim.parts import COLOURS, Part
 from lotj.sim.profiles import Polygon

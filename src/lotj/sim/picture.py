@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from lotj.sim.connectors import Connector
+from lotj.sim.connector import Connector
 from lotj.sim.geometry import Solid, plug_solids, socket_solids
 from lotj.sim.graphics import make_renderer
 from lotj.sim.scene import add_solids, look_quaternion

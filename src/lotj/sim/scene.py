@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from lotj.sim.connectors import Connector
+from lotj.sim.connector import Connector
 from lotj.sim.geometry import Solid, plug_solids, socket_solids
 from lotj.sim.robot import TOOL_TO_TIP, GraspConfig, add_grasp, add_sawyer, add_velocity_loops
 

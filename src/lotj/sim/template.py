@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, replace
 
-from lotj.sim.connectors import Connector
+from lotj.sim.connector import Connector
 from lotj.sim.mesh import MeshPair
 from lotj.sim.parts import COLOURS, KINDS, PROFILES, ConnectorError, Part
 from lotj.sim.toml import toml_value

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lotj.sim.connectors import Connector
+from lotj.sim.connector import Connector
 from lotj.sim.parts import ConnectorError, Part
 
 
