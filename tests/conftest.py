@@ -25,7 +25,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     policy = replace(debug.policy, steps=4, model=replace(debug.policy.model, decay_steps=4))
     critic = replace(debug.critic, steps=2)
     known = ("usb-a", "rj45", "bnc")
-    preset = replace(debug, known=known, trajectories=4, reward=reward, critic=critic, policy=policy)
+    dagger = replace(debug.dagger, trials=0)
+    preset = replace(debug, known=known, trajectories=4, dagger=dagger, reward=reward, critic=critic, policy=policy)
     root = tmp_path_factory.mktemp("tiny") / "run"
     root.mkdir()
     write_json(root / "preset.json", to_json(preset))

@@ -150,6 +150,8 @@ def test_a_run_lends_only_what_is_the_same(tiny_run: Path, tmp_path: Path) -> No
     assert folder_of(Network("reward", "daib", 0), other) == tiny_run / "reward"
     elsewhere = job._replace(preset=replace(preset, trajectories=5))
     assert folder_of(Network("reward", "daib", 0), elsewhere) == tmp_path / "s0" / "reward-daib"
+    rolled = job._replace(preset=replace(preset, dagger=replace(preset.dagger, trials=1)))
+    assert folder_of(Network("reward", "daib", 0), rolled) == tmp_path / "s0" / "reward-daib"
     assert load_policy(tiny_run / "policy").config == preset.policy.model
 
 

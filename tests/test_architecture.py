@@ -86,6 +86,7 @@ MAY_IMPORT = {
         "seeds",
         "sim",
         "data",
+        "guard",
         "trials",
         "parallel",
         "offline",
@@ -96,11 +97,11 @@ MAY_IMPORT = {
     "stages": {"sim", "data", "collect", "dagger", "distributed", "encoding", "offline", "parallel", "report"}
     | RUN
     | {"pipeline", "presets", "redteam"},
-    "evaluating": {"cells", "algos", "offline", "pipeline", "presets", "redteam", "stages"} | RUN,
+    "evaluating": {"cells", "algos", "judge", "offline", "pipeline", "presets", "redteam", "stages"} | RUN,
     "demo": {"split", "types", "cells", "data", "algos", "trials", "preflight", "judge", "offline", "evaluating"}
     | RUN
     | {"fleet", "pipeline", "presets", "parallel", "redteam", "keeping", "stages"},
-    "outcome": {"types", "stats", "evaluate", "comparison", "presets"} | RUN,
+    "outcome": {"types", "stats", "evaluate", "comparison", "presets", "report"} | RUN,
     "speed": {"types", "sim", "nets", "algos", "rollout", "presets"},
     "experiments": {
         "split",
@@ -115,6 +116,7 @@ MAY_IMPORT = {
         "evaluate",
         "practice",
         "collect",
+        "dagger",
         "offline",
         "pipeline",
         "presets",

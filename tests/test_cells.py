@@ -321,6 +321,22 @@ def test_pressing_ends_the_trial_and_backs_off() -> None:
     assert truncated and "a force of 20.00 N (limit 12)" in info["safety"]
 
 
+@pytest.mark.parametrize("inserted", [False, True])
+def test_a_person_is_asked_about_a_trial_that_was_cut_off(inserted: bool) -> None:
+    """Once, and after the robot has backed off; the answer is success, and pays who asks for ground truth."""
+    heights: list[float] = []
+
+    def ask(question: str) -> bool:
+        heights.append(robot.position[2])
+        return inserted
+
+    env, robot = cell(replace(SPEC, success="ask"), ground_truth=True, ask=ask)
+    trial = rollout(env, Constant(0, 0, -1), np.random.default_rng(0))
+    assert len(trial) == 4 and heights == [pytest.approx(0.0)]
+    assert (trial.terminated, trial.truncated, trial.reward.sum()) == (inserted, not inserted, float(inserted))
+    assert trial.privileged["success"].tolist() == [False] * 4 + [inserted]
+
+
 def test_above_the_limit_only_the_way_up_is_open() -> None:
     env, robot = cell()
     env.reset()

@@ -203,6 +203,8 @@ def test_a_practised_policy_is_compared_with_the_offline_one(chain, capsys, monk
         for path in sorted(files, key=lambda path: not path.name.startswith("offline"))
     )
     assert [trial.seed for trial in before.trials] == [trial.seed for trial in after.trials]
+    rule = json.loads((out / "config.json").read_text())["config"]["rule"]
+    assert json.loads(max(files, key=lambda path: not path.name.startswith("offline")).read_text())["rule"] == rule
     for row in compare(before, after):
         assert f"{row.p_value:.4f}" in first
     assert "Barnard" in first and "95% interval" in first

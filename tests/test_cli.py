@@ -4,18 +4,22 @@ import contextlib
 import inspect
 import json
 import os
+import pickle
 import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from lotj import cli, demo, stages
+from lotj import cli, cli_guard, demo, stages
 from lotj import collect as collecting
+from lotj.cells.safety import CellStoppedError
 from lotj.data.store import TrajectoryStore
 from lotj.files import to_json, write_json
 from lotj.parallel import WorkerKilledError
+from lotj.practice import PracticePaused
 from lotj.presets import PRESETS, Speed, estimate, load_preset
 from lotj.run import RunMismatchError
 from lotj.sim.connectors import load_catalogue
@@ -83,6 +87,31 @@ def test_what_a_user_can_mend_comes_without_a_traceback(run, monkeypatch, capsys
 
     monkeypatch.setattr(stages, "train_all", fail)
     assert str(error) in refused(["train", "--run", str(run)], capsys)
+
+
+@pytest.mark.parametrize("error", [CellStoppedError("the camera is frozen"), PracticePaused(Path("out"), [3])])
+def test_what_stopped_the_work_is_told_without_a_traceback(run, monkeypatch, capsys, error):
+    """A robot that was stopped, or an alarm, ends any command with a code of its own; from a worker's process too."""
+    monkeypatch.setattr(stages, "train_all", lambda *_: (_ for _ in ()).throw(error))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train", "--run", str(run)])
+    assert stopped.value.code == 3 and str(error) in " ".join(capsys.readouterr().err.split())
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_what_would_be_ignored_is_refused(run, capsys):
+    """A guard over ground truth, and a clamp's connectors where there is no cell of one's own."""
+    command = ["practice", "--run", str(run), "--connector", "europlug", "--reward", "ground-truth", "--guard", "gate"]
+    assert "needs no guard" in refused(command, capsys)
+    assert "--known" in refused(["collect", "--run", str(run), "--connectors", "rj45"], capsys)
+
+
+def test_the_next_command_says_all_that_this_one_said():
+    """What continues a practice is paid and forced as it was."""
+    words = cli_guard.command(
+        Path("run"), "rj45", "gate", None, None, None, None, False, reward="ground-truth", force=True, keep=True
+    )
+    assert words == "lotj practice --run run --connector rj45 --guard gate --reward ground-truth --force --keep"
 
 
 def test_a_defect_of_lotj_keeps_its_traceback(run, monkeypatch):

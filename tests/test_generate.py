@@ -247,18 +247,24 @@ def test_generated_connectors_are_found_in_one_order() -> None:
         generated_apart_from([get_connector(f"gen-0-{number}") for number in range(50)], 1, 0)
 
 
-def test_a_preset_knows_generated_connectors_beside_its_own(tmp_path: Path) -> None:
-    """They are trained on and collected, away from the validation connectors, described in a file or not; the rest of
-    the split stays as it was, and data from elsewhere alone takes none."""
-    own = generate_connectors(1, seed=0)[0]
-    save_connector(replace(own, name="mine", group="mine"), tmp_path)
-    for plain in (PRESETS["debug"], replace(PRESETS["debug"], known=("usb-a", "rj45", str(tmp_path / "mine.toml")))):
-        preset, before = replace(plain, generated=3), plain.split()
-        known = preset.split()
-        assert known.validation == before.validation and known.train[:-3] == before.train
-        assert preset.collect().connectors == (*plain.collect().connectors, *known.train[-3:])
-        away = [own if name == "mine" else get_connector(name) for name in known.validation]
-        assert all(distance(get_connector(name), other) >= CLOSE for name in known.train[-3:] for other in away)
-    assert known.train[-3:] == ("gen-0-1", "gen-0-2", "gen-0-3")
-    with pytest.raises(ValueError, match=r"generated is 3, but.*imported"):
-        replace(PRESETS["debug"], connectors=0, imported=("a", "b", "c"), generated=3)
+def test_a_preset_knows_generated_connectors_beside_its_own() -> None:
+    """They are trained on and collected, away from the validation connectors; the rest of the split stays as it was."""
+    plain = PRESETS["debug"]
+    preset, before = replace(plain, generated=3), plain.split()
+    known = preset.split()
+    assert known.validation == before.validation and known.train[:-3] == before.train
+    assert preset.collect().connectors == (*plain.collect().connectors, *known.train[-3:])
+    away = [get_connector(name) for name in known.validation]
+    assert all(distance(get_connector(name), other) >= CLOSE for name in known.train[-3:] for other in away)
+
+
+def test_who_names_the_known_connectors_knows_no_others(tmp_path: Path) -> None:
+    """``desk`` makes none of its own beside named ones, among them generated, described or imported ones."""
+    save_connector(replace(generate_connectors(1, seed=0)[0], name="mine", group="mine"), tmp_path)
+    named = ("usb-a", "rj45", "gen-0-0", str(tmp_path / "mine.toml"))
+    preset = replace(PRESETS["desk"], known=named, validation=1)
+    known = preset.split()
+    assert sorted((*known.train, *known.validation)) == sorted(("usb-a", "rj45", "gen-0-0", "mine"))
+    assert sorted(preset.collect().connectors) == sorted(named)
+    elsewhere = replace(PRESETS["desk"], connectors=0, imported=("a", "b", "c"), validation=1)
+    assert sorted((*elsewhere.split().train, *elsewhere.split().validation)) == ["a", "b", "c"]

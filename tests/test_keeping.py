@@ -85,22 +85,35 @@ def test_keeping_twice_or_after_a_kill_adds_nothing_twice(tmp_path: Path) -> Non
     keep(second, library, {})
     with TrajectoryStore(library, mode="a") as store:
         assert len(store) == 6
-    third = practised(tmp_path / "plug" / "iql-learned-s1")
+    third, fourth = (practised(tmp_path / "plug" / f"iql-learned-s{seed}") for seed in (1, 2))
     with pytest.MonkeyPatch.context() as patch:
         whole = TrajectoryStore.append
 
-        def killed(self: TrajectoryStore, trajectory: Trajectory) -> int:
+        def killed(self: TrajectoryStore, trajectory: Trajectory, nth: tuple[str, int] | None = None) -> int:
             if len(self) == 8:
                 raise KeyboardInterrupt
-            return whole(self, trajectory)
+            return whole(self, trajectory, nth)
 
         patch.setattr(TrajectoryStore, "append", killed)
         with pytest.raises(KeyboardInterrupt):
             keep(third, library, {})
+    keep(fourth, library, {})
     keep(third, library, {})
     with TrajectoryStore(library) as store:
         frames = [int(store.read(index).image[0, 0, 0, 0]) for index in range(len(store))]
-    assert frames == [1, 2, 3] * 3
+    assert frames == [1, 2, 3, 1, 2, 3, 1, 2] + [1, 2, 3] + [3]
+
+
+def test_what_a_person_labels_later_joins_when_it_is_kept_again(tmp_path: Path) -> None:
+    """The quarantined trial joins once it has a label, and those that are there stay alone."""
+    library, folder = tmp_path / "library.sqlite", practised(tmp_path / "plug" / "ensemble-learned-s0")
+    assert keep(folder, library, {}) == (3, 2, 1)
+    write_audit(folder, Audit(4, {3: True, 4: False}))
+    assert keep(folder, library, {}) == keep(folder, library, {}) == (4, 2, 0)
+    with TrajectoryStore(library) as store:
+        assert [int(store.read(index).image[0, 0, 0, 0]) for index in range(len(store))] == [1, 2, 3, 4]
+        assert store.metadata["kept"]["plug/ensemble-learned-s0"]["trials"] == 4
+        assert not store.read(3).terminated
 
 
 def test_a_diagnostic_and_an_unfinished_practice_are_refused(tmp_path: Path) -> None:

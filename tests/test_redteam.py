@@ -10,9 +10,11 @@ import pytest
 
 from lotj import stages
 from lotj.data.store import TrajectoryStore
+from lotj.offline import Known
 from lotj.presets import PRESETS
 from lotj.redteam import SOURCE, Attack, RedTeamConfig, halves, is_red_teamed, red_team, reward_folder
 from lotj.sim.connectors import get_connector
+from lotj.sim.toml import save_connector
 
 DEBUG = replace(PRESETS["debug"], connectors=5)
 
@@ -27,6 +29,18 @@ def test_halves_share_no_group_and_leave_nothing_out(seed: int) -> None:
     assert not groups[0] & groups[1]
     assert one.validation == other.validation == known.validation
     assert abs(len(groups[0]) - len(groups[1])) <= 1
+
+
+def test_halves_know_connectors_from_files(tmp_path: Path) -> None:
+    """A connector that only its file describes stays with its group."""
+    described = replace(get_connector("gen-0-0"), name="mine", group="bench")
+    save_connector(described, tmp_path)
+    save_connector(replace(described, name="mine-too"), tmp_path)
+    own = ("usb-a", "rj45", *(str(tmp_path / f"{name}.toml") for name in ("mine", "mine-too")))
+    known = Known(("usb-a", "rj45", "mine", "mine-too"), ("bnc",))
+    one, other = halves(known, 0, own)
+    assert sorted((*one.train, *other.train)) == sorted(known.train)
+    assert any({"mine", "mine-too"} <= set(side.train) for side in (one, other))
 
 
 @pytest.fixture(scope="module")

@@ -294,6 +294,8 @@ def test_finished_training_makes_no_further_step(tmp_path: Path) -> None:
     """Training to a number of steps already made returns at once with the trained weights."""
     first = train_reward(tmp_path / "a", steps=4)
     assert_same(first.state_dict(), train_reward(tmp_path / "a", steps=4, kill_at=1).state_dict())
+    row = {k: v for k, v in read_metrics(tmp_path / "a")[-1].items() if k not in ("step", "seconds")}
+    assert load_state(tmp_path / "a" / "checkpoint.safetensors")["row"] == row
 
 
 def test_progress_and_threads(tmp_path: Path) -> None:

@@ -232,6 +232,23 @@ with TrajectoryStore({path!r}, "a") as store:
 """
 
 
+def test_truncated_beside_a_reader_the_rest_is_gone_and_its_ids_are_free(tmp_path: Path) -> None:
+    """A reader that has the file open neither keeps nor brings back what was dropped."""
+    path = tmp_path / "data.sqlite"
+    with TrajectoryStore(path, mode="a") as store:
+        store.extend(make_trajectory(seed) for seed in range(5))
+        with TrajectoryStore(path) as reader:
+            store.truncate(3)
+            assert len(store) == 3 and store.append(make_trajectory(9)) == 3
+            reader.refresh()
+            assert [reader.read(index).seed for index in range(len(reader))] == [0, 1, 2, 9]
+    with TrajectoryStore(path, mode="a") as store:
+        assert store.index.seed.tolist() == [0, 1, 2, 9]
+        assert set(store.read(3).privileged) == set(make_trajectory(9).privileged)
+        store.truncate(7)
+        assert len(store) == 4
+
+
 def test_kill_loses_at_most_the_trajectory_in_flight(tmp_path: Path) -> None:
     """After SIGKILL every acknowledged trajectory is there, whole, at most one more, and appending goes on."""
     path = tmp_path / "s"

@@ -30,6 +30,7 @@ from lotj.distributed import workers_for
 from lotj.parallel import WorkerKilledError
 from lotj.presets import PRESETS, Preset, estimate, load_preset
 from lotj.sim import GraphicsError
+from lotj.types import StoppedError
 
 DESCRIPTION = """A robot that knows many connectors learns a new one on the job: it practises and rewards itself.
 
@@ -135,6 +136,10 @@ def collect(
     from lotj import stages
 
     chosen: Preset = preset
+    if cell is None and connectors:
+        raise ValueError(
+            "--connectors names what is put into an own cell's clamp (--cell); here, name them after --known"
+        )
     if cell is not None:
         chosen = cli_cell.imported(replace(chosen, robot=str(cell)), connectors)
     run_root = _claim(run or Path("runs") / chosen.name, chosen)
@@ -241,6 +246,9 @@ def main(arguments: list[str] | None = None) -> None:
         told = "\n".join([str(error), *getattr(error, "__notes__", ())])
         Console(stderr=True).print(f"[red]error:[/] {escape(told)}", highlight=False, soft_wrap=True)
         raise SystemExit(2) from error
+    except StoppedError as error:
+        Console(stderr=True).print(f"[yellow]Stopped:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise SystemExit(3) from error
     except KeyboardInterrupt as error:
         Console(stderr=True).print("\nInterrupted; repeat the same command to continue.")
         raise SystemExit(130) from error

@@ -20,10 +20,14 @@ def audit(folder: Path) -> None:
     Raises:
         ValueError: there is nothing to look at, or nobody to ask.
     """
+    from lotj.checkpoint import load_state
     from lotj.guard import Audit, read_audit, write_audit
     from lotj.trials import quarantined, read_records
 
-    records, held = read_records(folder / "trials.jsonl"), read_audit(folder)
+    # Trials after the last checkpoint will be made again.
+    last = folder / "checkpoint.safetensors"
+    made = int(load_state(last)["trial"]) if last.exists() else 0
+    records, held = read_records(folder / "trials.jsonl")[:made], read_audit(folder)
     waiting = quarantined(records, held)
     if not waiting:
         raise ValueError(f"{folder} has no quarantined trial; `lotj practice --guard alarm` makes them")
@@ -56,6 +60,9 @@ def command(
     cell: Path | None = None,
     cells: Sequence[str] = (),
     ray: str | None = None,
+    reward: str = "learned",
+    force: bool = False,
+    keep: bool = False,
 ) -> str:
     """The command that continues a practice."""
     options = {
@@ -71,7 +78,9 @@ def command(
     for name, value in options.items():
         words += [f"--{name}", str(value)] if value is not None else []
     words += ["--cells", *cells] if cells else []
-    return shlex.join(words + (["--validation"] if validation else []))
+    words += ["--reward", reward] if reward != "learned" else []
+    words += [f"--{name}" for name, on in (("validation", validation), ("force", force), ("keep", keep)) if on]
+    return shlex.join(words)
 
 
 def _pictures(folder: Path, trials: list[int]) -> list[Path]:

@@ -69,6 +69,10 @@ def practice(
     from lotj.practice import PracticePaused
     from lotj.preflight import NotTrustedError
 
+    if reward == "ground-truth" and guard not in (None, "off"):
+        raise ValueError(
+            f"--guard {guard} with --reward ground-truth: ground truth needs no guard; leave one of them out"
+        )
     preset = load_preset(run)
     if cell is not None:
         preset = replace(preset, robot=str(cell))
@@ -81,7 +85,9 @@ def practice(
     if guard is not None:
         inner = replace(inner, guard=replace(inner.guard, mode=guard))
     config = replace(config, practice=inner, recipe=recipe or config.recipe)
-    again = cli_guard.command(run, connector, guard, recipe, trials, scenario, seed, validation, cell, cells, ray)
+    again = cli_guard.command(
+        run, connector, guard, recipe, trials, scenario, seed, validation, cell, cells, ray, reward, force, keep
+    )
     chosen_seed = preset.seed if seed is None else seed
     if audit:
         mode = inner.guard.mode
@@ -124,6 +130,8 @@ def practice(
     if keep:
         library, kept = job.keep_stage(run, out)
         say(f"Kept {kept.trials} trials, {kept.successes} successes by their own labels: {library}")
+        if kept.left_out:
+            say(f"{kept.left_out} refuted trials wait for a label: --audit, then --keep again")
         own = stages.store_path(run)
         say(f"Next: lotj data import {own} --run runs/next   and   lotj data import {library} --run runs/next")
         return

@@ -158,8 +158,8 @@ def _run_all(
     from lotj.experiments.reward_runs import unfinished
 
     todo, own = unfinished(cases, results), out / f"{results.name}.sqlite"
-    stores = {view: _collect(*view, out, workers, trajectories) for view in {(c.collected_px, c.crop) for c in cases}}
-    if training is not None:
+    stores = {view: _collect(*view, out, workers, trajectories) for view in {(c.collected_px, c.crop) for c in todo}}
+    if training is not None and todo:
         with bar("collect to train on") as tick:
             collect(training, own, workers=workers, progress=tick)
     runs = out / results.name

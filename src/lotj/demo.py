@@ -12,7 +12,7 @@ import torch
 
 from lotj.algos.policy import ImagePolicy
 from lotj.cells.adapter import Ask
-from lotj.cells.opening import honours_scenarios, identify, is_own_cell, robot_name
+from lotj.cells.opening import described, honours_scenarios, identify, is_own_cell, robot_name
 from lotj.data.store import TrajectoryStore
 from lotj.evaluating import OFFLINE, about_practice, evaluate_in
 from lotj.files import to_json, write_json
@@ -202,6 +202,7 @@ def practise_in(
     out, name = places.out, identify(connector, robot).name
     config = {"connector": connector, "robot": preset.robot, "recipe": recipe, "rule": offline.rule}
     config["validation"] = validation
+    config |= described(connector)
     config["red_teamed"] = red_teamed
     if cells.robots:
         config["cells"] = cells.robots
@@ -253,6 +254,7 @@ def preflight_stage(
     marks = "-redteam" if is_red_teamed(run_root) else ""
     marks += f"-{robot_name(preset.robot)}" if is_own_cell(preset.robot) else ""
     path = run_root / "preflight" / f"{name}{marks}-s{seed}-n{config.presses}.json"
+    asked = {"connector": name, "seed": seed, "config": to_json(config), **to_json(described(connector))}
     if not path.exists():
         torch.set_num_threads(preset.threads)
         offline = load_offline(run_root, known)
@@ -260,10 +262,10 @@ def preflight_stage(
         with TrajectoryStore(store_path(run_root)) as store:
             answer = check_reward(connector, preset.robot, config, offline, candidates, store, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"connector": name, "seed": seed, "config": to_json(config), **answer.as_json()})
+        write_json(path, {**asked, **answer.as_json()})
     held = dict(_json(path))
-    if held["config"] != to_json(config):
-        raise ValueError(f"{path} was asked with other settings; delete it to ask again")
+    if differs := [key for key in asked if held.get(key) != asked[key]]:
+        raise ValueError(f"{path} was asked with another {', '.join(differs)}; delete it to ask again")
     return held
 
 

@@ -3,9 +3,13 @@ frozen in practice)."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,6 +22,7 @@ from lotj.data.augment import Augment, AugmentConfig
 from lotj.data.features import FeatureBuffer
 from lotj.data.replay import TransitionDataset
 from lotj.data.store import TrajectoryStore
+from lotj.files import to_json
 from lotj.offline import Known
 
 
@@ -37,12 +42,20 @@ class FeatureConfig:
     """Of the augmentation."""
 
 
+class Cache(NamedTuple):
+    """A file of features, and whose they are."""
+
+    path: Path
+    encoding: str
+    """Tells the networks, and all else that decides what ``Learner.encode`` gives; another makes the file anew."""
+
+
 def offline_features(
     learner: Learner,
     config: FeatureConfig,
     store: TrajectoryStore,
     known: Known,
-    cache: Path | None = None,
+    cache: Cache | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureBuffer:
     """Fit the learner's encoding on offline frames and encode them all, ``views`` times; reuse the cache where there is
@@ -53,23 +66,45 @@ def offline_features(
         config: views, augmentation, sources.
         store: the offline data.
         known: the split; only training connectors come in.
-        cache: file to keep fit and features in, for further practices with the same offline phase.
+        cache: where to keep fit and features, for further practices with the same offline phase.
         progress: called with (frames encoded, frames in all).
     """
     dataset = TransitionDataset(store, known.train, sources=config.sources)
-    numbers = cache.with_suffix(".npy") if cache is not None else None
-    if cache is not None and numbers is not None and cache.exists():
-        learner.load_fit_state(load_state(cache)["fit"])
-        feature = np.load(numbers, mmap_mode="c")
-    else:
+    about = "" if cache is None else _about(cache, config, dataset)
+    feature = None if cache is None else _cached(learner, cache, about)
+    if feature is None:
         rng = np.random.default_rng(config.seed)
         sample = np.sort(rng.choice(dataset.frames, min(config.fit_images, dataset.frames), replace=False))
         learner.fit(dataset.frame_images(rows) for rows in np.array_split(sample, max(1, len(sample) // 256)))
-        feature = _encode_all(learner, dataset, config, numbers, progress)
+        feature = _encode_all(learner, dataset, config, None if cache is None else cache.path, progress)
         if cache is not None:
             # Written last: it says that the numbers are complete.
-            save_state(cache, {"fit": learner.fit_state()})
+            save_state(cache.path, {"fit": learner.fit_state(), "about": about})
     return _fill(learner, dataset, torch.from_numpy(feature), config.views)
+
+
+def is_cached(learner: Learner, config: FeatureConfig, store: TrajectoryStore, known: Known, cache: Cache) -> bool:
+    """Whether ``offline_features`` would find these frames, as these networks encode them, in the cache."""
+    dataset = TransitionDataset(store, known.train, sources=config.sources)
+    return _cached(learner, cache, _about(cache, config, dataset)) is not None
+
+
+def _about(cache: Cache, config: FeatureConfig, dataset: TransitionDataset) -> str:
+    """What the cached features are of, as JSON: whose networks, how seen, which frames."""
+    frames = hashlib.sha256(dataset.trajectories.astype("<i8").tobytes()).hexdigest()
+    return json.dumps({"encoding": cache.encoding, "config": to_json(config), "trajectories": frames})
+
+
+def _cached(learner: Learner, cache: Cache, about: str) -> NDArray[np.float16] | None:
+    """The features (frames, views, F) where the cache holds these, and the learner fitted as then; None elsewhere."""
+    if not cache.path.exists():
+        return None
+    held = load_state(cache.path)
+    if held.get("about") != about:
+        return None
+    learner.load_fit_state(held["fit"])
+    feature: NDArray[np.float16] = np.load(cache.path.with_suffix(".npy"), mmap_mode="c")
+    return feature
 
 
 def _encode_all(
@@ -79,8 +114,9 @@ def _encode_all(
     path: Path | None,
     progress: Callable[[int, int], None],
 ) -> NDArray[np.float16]:
-    """(frames, views, F) of every frame of the data set; in a file that is mapped, where there is a path: at full scale
-    they would not fit into memory."""
+    """(frames, views, F) of every frame of the data set; in a file beside the cache that is mapped, where there is one:
+    at full scale they would not fit into memory. Two processes that encode at once each write a file of their own, and
+    the last one's, which is the same, stays."""
     augment, generator = Augment(config.augment), torch.Generator().manual_seed(config.seed)
     shape = (dataset.frames, config.views, learner.feature_dim)
     feature: NDArray[np.float16]
@@ -88,14 +124,17 @@ def _encode_all(
         feature = np.empty(shape, np.float16)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        feature = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.npy")
+        feature = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
     for rows in _chunks(dataset.frames, 512):
         image = dataset.frame_images(rows)
         for view in range(config.views):
             feature[rows[0] : rows[-1] + 1, view] = learner.encode(augment(image, generator)).cpu().half().numpy()
         progress(int(rows[-1]) + 1, dataset.frames)
-    if isinstance(feature, np.memmap):
-        feature.flush()
+    if path is not None:
+        cast(np.memmap[Any, Any], feature).flush()
+        path.unlink(missing_ok=True)
+        os.replace(temporary, path.with_suffix(".npy"))
     return feature
 
 

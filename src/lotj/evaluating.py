@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 from lotj.algos.policy import ImagePolicy
 from lotj.algos.training import config_from
 from lotj.cells.adapter import Ask
-from lotj.cells.opening import identify, is_own_cell, robot_name, tells_success
+from lotj.cells.opening import described, identify, is_own_cell, robot_name, tells_success
 from lotj.checkpoint import load_state
+from lotj.judge import SuccessRule
 from lotj.offline import Known
 from lotj.pipeline import Offline, RecipeConfig, evaluate_policy, make_learner
 from lotj.presets import Preset
@@ -42,13 +44,14 @@ def evaluate_stage(
 ) -> dict[str, Any]:
     """Evaluate the offline policy, or the one that a practice in ``practised`` left. Returns the evaluation as JSON."""
     torch.set_num_threads(preset.threads)
-    offline = load_offline(run_root, known)
+    settings = None if practised is None else _practice_of(practised)
+    # Who practised is judged as it was then: by that reward model and that rule.
+    red_teamed = is_red_teamed(run_root) if settings is None else settings["config"].get("red_teamed", False)
+    offline = load_offline(run_root, known, red_teamed)
     policy: Any = ImagePolicy(offline.policy)
     who, about = "offline", OFFLINE
-    if practised is not None:
-        if not (practised / "done.json").exists():
-            raise FileNotFoundError(f"{practised} is not the folder of a finished practice; `lotj practice` makes one")
-        settings = json.loads((practised / "config.json").read_text(encoding="utf-8"))
+    if practised is not None and settings is not None:
+        offline = replace(offline, rule=SuccessRule(**settings["config"]["rule"]))
         recipe = config_from(RecipeConfig, settings["config"]["recipe"])
         policy = make_learner(recipe, offline, settings["seed"])
         policy.load_state_dict(load_state(practised / "checkpoint.safetensors")["learner"])
@@ -58,7 +61,7 @@ def evaluate_stage(
         )
     name = identify(connector, preset.robot).name
     who += f"-{robot_name(preset.robot)}" if is_own_cell(preset.robot) else ""
-    size = f"s{preset.evaluate.seed}-n{preset.evaluate.trials}" + ("-redteam" if is_red_teamed(run_root) else "")
+    size = f"s{preset.evaluate.seed}-n{preset.evaluate.trials}" + ("-redteam" if red_teamed else "")
     out = run_root / "evaluations" / name / f"{who}-{size}.json"
     if not tells_success(preset.robot):
         raise ValueError(
@@ -67,6 +70,14 @@ def evaluate_stage(
         )
     evaluate_in(preset, connector, policy, offline, out, bars, name, about, ask)
     return dict(json.loads(out.read_text(encoding="utf-8")))
+
+
+def _practice_of(practised: Path) -> dict[str, Any]:
+    """The ``config.json`` of a finished practice."""
+    if not (practised / "done.json").exists():
+        raise FileNotFoundError(f"{practised} is not the folder of a finished practice; `lotj practice` makes one")
+    settings: dict[str, Any] = json.loads((practised / "config.json").read_text(encoding="utf-8"))
+    return settings
 
 
 def about_practice(connector: str, recipe: RecipeConfig, validation: bool) -> dict[str, Any]:
@@ -88,7 +99,13 @@ def evaluate_in(
     ask: Ask | None = None,
 ) -> None:
     """Evaluate a policy into the file ``out``, unless it is there, or the cell has no way to know success."""
-    if out.exists() or not tells_success(preset.robot):
+    if not tells_success(preset.robot):
+        return
+    about = {**about, **described(connector)}
+    if out.exists():
+        held = json.loads(out.read_text(encoding="utf-8"))["policy"]
+        if held.get("described") != about.get("described"):
+            raise ValueError(f"{out} is of {connector} as it was before it was edited; delete it to evaluate again")
         return
     total = preset.evaluate.trials * len(preset.evaluate.scenarios)
     with bars(f"evaluate {title}") as tick:

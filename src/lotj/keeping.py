@@ -36,7 +36,7 @@ class Kept(NamedTuple):
 
 
 def keep(practised: Path, library: Path, about: dict[str, Any]) -> Kept:
-    """Put a finished practice's trials into the library's store; repeating it changes nothing.
+    """Put a finished practice's trials into the library's store. Repeating it adds only what was labelled since.
 
     Args:
         practised: folder of a practice.
@@ -54,7 +54,7 @@ def keep(practised: Path, library: Path, about: dict[str, Any]) -> Kept:
     records, audit = read_records(practised / "trials.jsonl"), read_audit(practised)
     waiting = set(quarantined(records, audit))
     name = f"{practised.parent.name}/{practised.name}"
-    labelled = []
+    labelled = {}
     with TrajectoryStore(practised / "online.sqlite") as online:
         for record in records:
             if record.trial in waiting:
@@ -63,23 +63,17 @@ def keep(practised: Path, library: Path, about: dict[str, Any]) -> Kept:
             by_person = record.trial in audit.labels
             if record.refuted and not audit.labels.get(record.trial, False):
                 trajectory = unpaid(trajectory)
-            labelled.append(_relabelled(trajectory, PERSON if by_person else ROBOT))
+            labelled[record.trial] = _relabelled(trajectory, PERSON if by_person else ROBOT)
     library.parent.mkdir(parents=True, exist_ok=True)
     with TrajectoryStore(library, mode="a") as store:
-        held = store.metadata.get("kept", {})
-        if name not in held:
-            _append(store, name, labelled)
+        there, held = store.counts, store.metadata.get("kept", {})
+        for trial, trajectory in labelled.items():
+            # A counter for each trial: raised with it or not at all, so a kill or a later label leaves no doubt.
+            if not there.get(key := f"kept/{name}/{trial}"):
+                store.append(trajectory, (key, 0))
+        if held.get(name, {}).get("trials") != len(labelled):
             store.set_metadata("kept", {**held, name: {**about, "trials": len(labelled)}})
-    return Kept(len(labelled), sum(t.terminated for t in labelled), len(waiting))
-
-
-def _append(store: TrajectoryStore, name: str, labelled: list[Trajectory]) -> None:
-    """Append all; after a kill, those that are not there yet."""
-    begun = store.metadata.get("keeping", {})
-    if begun.get("name") != name:
-        begun = {"name": name, "from": len(store)}
-        store.set_metadata("keeping", begun)
-    store.extend(labelled[len(store) - begun["from"] :])
+    return Kept(len(labelled), sum(t.terminated for t in labelled.values()), len(waiting))
 
 
 def _relabelled(trajectory: Trajectory, source: int) -> Trajectory:

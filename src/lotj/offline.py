@@ -56,6 +56,8 @@ class Known:
                 f"Known needs at least 2 training and 1 validation connectors without overlap, got {len(self.train)} "
                 f"and {len(self.validation)}, shared: {sorted(both)}"
             )
+        if twice := sorted({name for name in self.train if self.train.count(name) > 1}):
+            raise ValueError(f"Known.train names {', '.join(twice)} more than once; name each connector once")
 
 
 @dataclass(frozen=True)

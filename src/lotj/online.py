@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -80,8 +79,8 @@ class OnlineMemory:
             learned: what is to be learned from trial ``number`` (from 1) as it is stored: that, another label, or None
                 for nothing; all of them as they are by default.
         """
-        _truncate_store(self._path, trials)
         self._store = TrajectoryStore(self._path, mode="a")
+        self._store.truncate(trials)
         self.buffer = FeatureBuffer(self._capacity, self._learner.feature_dim, self._learner.action_dim)
         for index in range(trials):
             stored = self._store.read(index)
@@ -109,19 +108,3 @@ def _ended(trajectory: Trajectory) -> bool:
     or the plug was lost from the fingers. A trial that only ran out of time could have gone on."""
     lost = (trajectory.privileged.get(key, False) for key in ("refuted", "dislodged"))
     return trajectory.terminated or any(bool(np.any(flags)) for flags in lost)
-
-
-def _truncate_store(path: Path, trials: int) -> None:
-    """Keep the first trajectories of a store, by an atomic replacement of the file where it holds more."""
-    if not path.exists():
-        return
-    with TrajectoryStore(path, mode="a") as store:
-        if len(store) == trials:
-            return
-        kept = [store.read(index) for index in range(trials)]
-    temporary = path.with_name(f"{path.name}.tmp")
-    for leftover in (temporary, Path(f"{temporary}-wal"), Path(f"{temporary}-shm")):
-        leftover.unlink(missing_ok=True)
-    with TrajectoryStore(temporary, mode="a") as shorter:
-        shorter.extend(kept)
-    os.replace(temporary, path)

@@ -12,6 +12,7 @@ from lotj.evaluate import Evaluation
 from lotj.files import to_json, write_json
 from lotj.presets import Preset
 from lotj.provenance import provenance
+from lotj.report.records import STAGES
 from lotj.stats import barnard
 
 
@@ -21,7 +22,7 @@ def result(preset: Preset, run_root: Path, folders: list[Path], seconds: dict[st
         **provenance(),
         "preset": to_json(preset),
         "stage_seconds": seconds,
-        "stages": {stage: _json(run_root / stage / "done.json") for stage in ("reward", "critic", "policy")},
+        "stages": {stage: _json(done) for stage in STAGES if (done := run_root / stage / "done.json").exists()},
         "practices": [practice_outcome(folder) for folder in folders],
     }
 

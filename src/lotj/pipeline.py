@@ -5,6 +5,7 @@ A run folder holds one offline phase and any number of practices on connectors t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ from lotj.algos.reward import RewardModel
 from lotj.cells.adapter import Ask
 from lotj.cells.opening import action_scale, identify, is_own_cell, longest_trial, open_cell
 from lotj.data.store import TrajectoryStore
-from lotj.encoding import FeatureConfig, offline_features
+from lotj.encoding import Cache, FeatureConfig, offline_features
 from lotj.evaluate import EvaluateConfig, Evaluation, evaluate
 from lotj.files import write_json
 from lotj.fleet import Cells
@@ -103,6 +104,16 @@ def make_learner(config: RecipeConfig, offline: Offline, seed: int) -> Learner:
     )
 
 
+def feature_cache(path: Path, config: RecipeConfig, offline: Offline) -> Cache:
+    """The cache of a recipe's frozen features, told from those of other networks."""
+    digest = hashlib.sha256()
+    for encoder in (offline.policy.encoder, offline.critic.q_encoder, offline.critic.v_encoder):
+        for weights in encoder.state_dict().values():
+            digest.update(weights.detach().cpu().numpy().tobytes())
+    components = config.ensemble.components if config.recipe == "ensemble" else 0
+    return Cache(path, f"{config.recipe} {components} {digest.hexdigest()}")
+
+
 def practise(
     connector: str,
     robot: str,
@@ -158,7 +169,9 @@ def practise_unchecked(
     """``practise`` of any connector, known ones too: for red-teaming and diagnosis, never for a claim."""
     name = identify(connector, robot).name
     learner = make_learner(config, offline, stream_seed(seed, name, "learner"))
-    features = offline_features(learner, config.features, store, offline.known, cache)
+    features = offline_features(
+        learner, config.features, store, offline.known, None if cache is None else feature_cache(cache, config, offline)
+    )
     if run.is_done():
         state = run.load_checkpoint()
         assert state is not None
@@ -166,7 +179,7 @@ def practise_unchecked(
         return learner
     config = config.resolved(config.practice.reward)
     settings, robots = config.practice, cells.robots or (robot,)
-    settings = replace(settings, horizon=max(longest_trial(each, settings.horizon) for each in robots))
+    settings = replace(settings, horizon=max(longest_trial(each) for each in robots))
     for each in robots:
         _refuse_other_scale(store, action_scale(each))
     job = Job(
@@ -262,7 +275,8 @@ def evaluate_policy(
     )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, {"policy": dict(about or {}), **result.to_json()})
+        rule = {"threshold": offline.rule.threshold, "frames": offline.rule.frames}
+        write_json(out, {"policy": dict(about or {}), "rule": rule, **result.to_json()})
     return result
 
 

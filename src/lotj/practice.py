@@ -31,7 +31,7 @@ from lotj.trials import (
     quarantined,
     truncate_records,
 )
-from lotj.types import Trajectory
+from lotj.types import StoppedError, Trajectory
 
 Scenario = Literal["I", "II", "mixed"]
 
@@ -57,7 +57,7 @@ class PracticeConfig:
     checkpoint_every_trials: int = 1
     """A kill costs at most this many trials, and at most a round more with several cells."""
     horizon: int = 20
-    """Longest trial, in steps; sizes the online buffer."""
+    """Longest trial, in steps; sizes the online buffer. ``lotj practice`` takes the cell's own."""
     guard: GuardConfig = field(default_factory=GuardConfig)
     """Whether the robot feels for itself what its reward claims."""
 
@@ -106,7 +106,7 @@ class PracticeResult(NamedTuple):
         }
 
 
-class PracticePaused(RuntimeError):
+class PracticePaused(StoppedError):
     """The guard's alarm: the reward wrongly likes what the policy has found. What was practised is saved."""
 
     def __init__(self, folder: Path, trials: Sequence[int]) -> None:
@@ -115,6 +115,9 @@ class PracticePaused(RuntimeError):
             f"paused: the reward is not to be trusted here. In trials {', '.join(map(str, trials))} it saw success, "
             "but the plug was not held. They are quarantined: nothing is learned from them until a person has looked"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.folder, self.trials)
 
 
 class PracticeRun(Protocol):

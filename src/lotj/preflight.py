@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lotj.judge import SuccessRule, first_fire
 from lotj.rollout import policy_rng, rollout
 from lotj.stats import Interval, clopper_pearson
-from lotj.types import Observation, RewardModel
+from lotj.types import Observation, RewardModel, StoppedError
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Preflight(NamedTuple):
         return self._asdict() | plain | {"interval": list(self.interval), "nearest": nearest}
 
 
-class NotTrustedError(RuntimeError):
+class NotTrustedError(StoppedError):
     """The answer before practice was no."""
 
 

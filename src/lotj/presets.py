@@ -72,10 +72,10 @@ class Preset:
     connectors: int = 60
     """Connectors to know, drawn from all families; variants of the four test connectors are never among them."""
     generated: int = 0
-    """Connectors to know beside them, drawn at random from the families' dimensions (``lotj.sim.generate``): never
+    """Connectors to know beside these, made at random from the families' dimensions (``lotj.sim.generate``): never
     close to a test connector, nor to one of validation. The paper has none."""
     known: tuple[str, ...] = ()
-    """Connectors to know by name or TOML file, instead of drawing ``connectors`` of them."""
+    """Connectors to know by name or TOML file, instead of ``connectors`` and ``generated``."""
     imported: tuple[str, ...] = ()
     """Connectors known by trajectories from elsewhere (another cell, a data set, practice): any names."""
     validation: int = 5
@@ -111,11 +111,6 @@ class Preset:
     """Of everything."""
 
     def __post_init__(self) -> None:
-        if self.generated and not (self.known or self.connectors):
-            raise ValueError(
-                f"Preset.generated is {self.generated}, but all that is known is imported from elsewhere: connectors "
-                "drawn at random are of the simulator; set it to 0, or know some of its connectors too"
-            )
         for name, stage in (("reward", self.reward), ("critic", self.critic), ("policy", self.policy)):
             size = stage.model.encoder.image_size
             if size != self.image_size:
@@ -142,13 +137,17 @@ class Preset:
         else:
             own = known_connectors(self.connectors, self.validation)
         added = tuple(name for name in self.imported if name not in own.train + own.validation)
-        return Known((*own.train, *self._drawn(own.validation), *added), own.validation)
+        made = self._generated(own.validation) if self.beside else ()
+        return Known((*own.train, *made, *added), own.validation)
 
-    def _drawn(self, validation: tuple[str, ...]) -> tuple[str, ...]:
-        """The connectors drawn at random, away from those of validation."""
-        described = {connector.name: connector for connector in map(get_connector, self.known)}
-        away = [described.get(name) or get_connector(name) for name in validation]
-        return generated_apart_from(away, self.generated, GENERATOR_SEED)
+    @property
+    def beside(self) -> int:
+        """How many are made at random: none where all others are named or come from elsewhere."""
+        return 0 if self.known or not self.connectors else self.generated
+
+    def _generated(self, validation: tuple[str, ...]) -> tuple[str, ...]:
+        """The connectors made at random, away from those of validation."""
+        return generated_apart_from([get_connector(name) for name in validation], self.beside, GENERATOR_SEED)
 
     def collect(self) -> CollectConfig:
         """The collection of this preset. Connectors that are named need not be enough to split."""
@@ -156,8 +155,8 @@ class Preset:
         if not own and self.connectors:
             drawn = known_connectors(self.connectors, self.validation)
             own = (*drawn.train, *drawn.validation)
-        if self.generated:
-            own = (*own, *self._drawn(self.split().validation))
+        if self.beside:
+            own = (*own, *self._generated(self.split().validation))
         return CollectConfig(
             connectors=own,
             trajectories=self.trajectories,
@@ -285,7 +284,7 @@ def estimate(preset: Preset, speed: Speed, workers: int) -> Estimate:
         speed: of one core.
         workers: processes that collect.
     """
-    connectors = (len(preset.known) or preset.connectors) + preset.generated
+    connectors = (len(preset.known) or preset.connectors) + preset.beside
     trajectories, rolled = connectors * preset.trajectories, connectors * preset.dagger.trials
     frames = trajectories * FRAMES_PER_TRAJECTORY + rolled * FRAMES_PER_ROLL_OUT
     frame_bytes = preset.image_size**2 * 3

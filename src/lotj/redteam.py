@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ import torch
 
 from lotj.data.store import TrajectoryStore
 from lotj.files import write_json
+from lotj.guard import GuardConfig
 from lotj.offline import Known, load_critic, load_policy, load_reward, train_reward
 from lotj.parallel import in_processes
 from lotj.pipeline import Offline, practise_unchecked
@@ -62,11 +63,18 @@ class Attack(NamedTuple):
     true: int
 
 
-def halves(known: Known, seed: int) -> tuple[Known, Known]:
-    """Split the training connectors in two, whole groups on one side; both keep the validation connectors."""
-    groups = sorted({get_connector(name).group for name in known.train})
-    chosen = set(np.random.default_rng([seed, 7]).permutation(groups)[::2].tolist())
-    sides = [tuple(n for n in known.train if (get_connector(n).group in chosen) is one) for one in (True, False)]
+def halves(known: Known, seed: int, own: Sequence[str] = ()) -> tuple[Known, Known]:
+    """Split the training connectors in two, whole groups on one side; both keep the validation connectors.
+
+    Args:
+        known: the split.
+        seed: of the halves.
+        own: names and TOML files that the split was made of (``Preset.known``).
+    """
+    described = {connector.name: connector for connector in map(get_connector, own)}
+    group = {name: (described.get(name) or get_connector(name)).group for name in known.train}
+    chosen = set(np.random.default_rng([seed, 7]).permutation(sorted(set(group.values())))[::2].tolist())
+    sides = [tuple(name for name in known.train if (group[name] in chosen) is one) for one in (True, False)]
     return Known(sides[0], known.validation), Known(sides[1], known.validation)
 
 
@@ -97,7 +105,7 @@ def red_team(
     tasks = [_Task(config, preset, run_root, known, store, half) for half in (0, 1)]
     for done, _ in enumerate(_each(_train_half, tasks, workers), start=1):
         progress("train two rewards", done, 2)
-    sides = halves(known, config.seed)
+    sides = halves(known, config.seed, preset.known)
     attacked = [(name, 1 - half) for half, side in enumerate(sides) for name in side.train]
     attacks = []
     practices = [tasks[half]._replace(connector=name) for name, half in attacked]
@@ -138,7 +146,7 @@ def _each(function: Callable[[_Task], Any], tasks: list[_Task], workers: int) ->
 
 def _train_half(task: _Task) -> int:
     torch.set_num_threads(task.preset.threads)
-    side = halves(task.known, task.config.seed)[task.half]
+    side = halves(task.known, task.config.seed, task.preset.known)[task.half]
     with TrajectoryStore(task.store) as store:
         train_reward(
             task.preset.reward, store, side, task.reward, stream_seed(task.config.seed, "half", str(task.half))
@@ -152,13 +160,22 @@ def _attack(task: _Task) -> Attack:
     root = task.run_root
     offline = Offline(load_policy(root / "policy"), load_critic(root / "critic"), model, rule, task.known)
     recipe = task.preset.practice.resolved("learned")
-    recipe = replace(recipe, practice=replace(recipe.practice, trials=task.config.trials))
+    # What a tug refutes is what is looked for.
+    recipe = replace(recipe, practice=replace(recipe.practice, trials=task.config.trials, guard=GuardConfig()))
+    named = {get_connector(name).name: name for name in task.preset.known}.get(task.connector, task.connector)
     folder = root / "redteam" / "practice" / task.connector
     run = Run(folder, "practice", {"connector": task.connector, "recipe": recipe, "rule": rule}, task.config.seed)
     cache = root / "features" / f"{recipe.recipe}.safetensors"
     with TrajectoryStore(task.store) as store:
         practise_unchecked(
-            task.connector, task.preset.robot, recipe, offline, store, run, task.config.seed, cache=cache
+            named,
+            task.preset.robot,
+            recipe,
+            offline,
+            store,
+            run,
+            task.config.seed,
+            cache=cache,
         )
     records = read_records(folder / "trials.jsonl")
     return Attack(

@@ -52,22 +52,24 @@ def known_connectors(count: int, validation: int) -> Known:
 
 
 def split_by_group(connectors: Sequence[Connector], validation: int) -> Known:
-    """Split named connectors: the last ``validation`` groups among them stand aside.
+    """Split named connectors: the last ``validation`` groups among them stand aside, fewer where less than two would
+    be left.
 
     Raises:
         ValueError: fewer than two connectors are left to train on.
     """
     groups = list(dict.fromkeys(connector.group for connector in connectors))
-    return _split(connectors, set(groups[len(groups) - validation :]))
+    return _split(connectors, set(groups[len(groups) - _spared(len(groups), validation) :]))
 
 
 def split_by_name(names: Sequence[str], validation: int) -> Known:
-    """Split connectors known by their data alone: the last ``validation`` of them stand aside.
+    """Split connectors known by their data alone: the last ``validation`` of them stand aside, fewer where less than
+    two would be left.
 
     Raises:
         ValueError: fewer than two connectors are left to train on.
     """
-    count = len(names) - validation
+    count = len(names) - _spared(len(names), validation)
     return Known(tuple(names[:count]), tuple(names[count:]))
 
 
@@ -111,6 +113,11 @@ def refuse_known(
             "purpose; every output is then marked"
         )
     return bool(validated)
+
+
+def _spared(total: int, validation: int) -> int:
+    """How many of all can stand aside."""
+    return min(validation, max(1, total - 2))
 
 
 def _split(connectors: Sequence[Connector], aside: set[str]) -> Known:

@@ -14,13 +14,14 @@ from lotj.collect import Collected, collect, summarise
 from lotj.dagger import roll_out, train_first_policy
 from lotj.data.store import TrajectoryStore
 from lotj.distributed import Workers
-from lotj.encoding import offline_features
+from lotj.encoding import is_cached, offline_features
 from lotj.files import write_json
 from lotj.offline import Known, load_critic, load_policy, load_reward, train_critic, train_policy, train_reward
 from lotj.parallel import beside
 from lotj.pipeline import (
     Offline,
     RecipeConfig,
+    feature_cache,
     make_learner,
 )
 from lotj.presets import Preset
@@ -143,12 +144,13 @@ def encode_offline(
     preset: Preset, offline: Offline, recipe: RecipeConfig, store_file: Path, cache: Path, bars: Bars
 ) -> None:
     """Encode a store's frames with these networks into ``cache``; reused where it was done."""
-    if cache.exists():
-        return
     torch.set_num_threads(preset.threads)
-    with TrajectoryStore(store_file) as store, bars("encode offline frames") as tick:
-        learner = make_learner(recipe, offline, preset.seed)
-        offline_features(learner, recipe.features, store, offline.known, cache, tick)
+    learner, held = make_learner(recipe, offline, preset.seed), feature_cache(cache, recipe, offline)
+    with TrajectoryStore(store_file) as store:
+        if is_cached(learner, recipe.features, store, offline.known, held):
+            return
+        with bars("encode offline frames") as tick:
+            offline_features(learner, recipe.features, store, offline.known, held, tick)
 
 
 def features_path(run_root: Path, recipe: RecipeConfig) -> Path:

@@ -50,6 +50,10 @@ class Trajectory:
         return len(self.action)
 
 
+class StoppedError(RuntimeError):
+    """Work stopped because a person should look at something; what was done is saved, and repeating continues."""
+
+
 class Policy(Protocol):
     """Anything that acts: scripted or learned."""
 

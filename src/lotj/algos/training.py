@@ -76,7 +76,7 @@ def train(
         progress: called at each row with the updates made so far and its metrics.
 
     Returns:
-        The last row of metrics; empty if no update was left to make.
+        The last row of metrics, of an earlier call where no update was left to make.
 
     Raises:
         ValueError: if ``checkpoint_every`` is not a multiple of ``log_every``: an average would be torn.
@@ -85,9 +85,8 @@ def train(
         raise ValueError(
             f"checkpoint_every ({checkpoint_every}) must be a positive multiple of log_every ({log_every})"
         )
-    done = _resume(learner, run, generators)
+    done, row = _resume(learner, run, generators)
     sums: dict[str, list[float]] = {}
-    row: dict[str, float] = {}
     with torch_threads(threads):
         while done < steps:
             for name, value in learner.update(batches()).items():
@@ -101,7 +100,7 @@ def train(
                     progress(done, row)
             if done % checkpoint_every == 0 or done == steps:
                 states = {name: _random_state(generator) for name, generator in generators.items()}
-                run.save_checkpoint({"step": done, "learner": learner.state_dict(), "generators": states})
+                run.save_checkpoint({"step": done, "learner": learner.state_dict(), "generators": states, "row": row})
     return row
 
 
@@ -226,11 +225,14 @@ def config_from(kind: type[ConfigT], fields: Mapping[str, Any]) -> ConfigT:
     return kind(**values)
 
 
-def _resume(learner: Trainable[Any], run: TrainingRun, generators: Mapping[str, Randomness]) -> int:
+def _resume(
+    learner: Trainable[Any], run: TrainingRun, generators: Mapping[str, Randomness]
+) -> tuple[int, dict[str, float]]:
+    """The steps that are done, and the last row of metrics."""
     state = run.load_checkpoint()
     if state is None:
         run.rewind(0)
-        return 0
+        return 0, {}
     learner.load_state_dict(state["learner"])
     for name, generator in generators.items():
         if isinstance(generator, torch.Generator):
@@ -239,7 +241,7 @@ def _resume(learner: Trainable[Any], run: TrainingRun, generators: Mapping[str, 
             generator.bit_generator.state = state["generators"][name]
     step = int(state["step"])
     run.rewind(step)
-    return step
+    return step, state.get("row", {})
 
 
 def _random_state(generator: Randomness) -> Any:

@@ -194,6 +194,19 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
                 told["privileged/tip_in_socket"] = self.calibration.offset(reading.position).astype(np.float32)
         return told
 
+    def ask_when_cut_off(self, info: dict[str, Any]) -> bool:
+        """Ask a person, where a person says what success is, about a trial that the safety layer ended, and note it.
+
+        Returns:
+            Whether that is a success that pays and ends the trial.
+        """
+        if not (self._truth and self.config.success == "ask"):
+            return False
+        assert self._ask is not None
+        success = self._ask(f"{self.connector}: was it fully inserted when the trial was cut off?")
+        info["privileged/success"] = success
+        return self._ground_truth and success
+
     def _success(self, reading: Reading, reward: float, info: Mapping[str, Any], ended: bool) -> bool:
         spec = self.config
         if spec.success == "reward":

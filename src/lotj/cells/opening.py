@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +16,7 @@ from lotj.cells.safety import SafeCell
 from lotj.cells.spec import load_cell
 from lotj.sim.connector import Connector
 from lotj.sim.connectors import get_connector
-from lotj.sim.env import ACTION_SCALE, InsertionEnv
+from lotj.sim.env import ACTION_SCALE, HORIZON, InsertionEnv
 from lotj.sim.parts import ConnectorError
 
 Purpose = Literal["collect", "practise", "evaluate"]
@@ -59,6 +61,15 @@ def identify(connector: str | Connector, robot: str = "") -> Identity:
     return Identity(known.name, known.group)
 
 
+def described(connector: str) -> dict[str, Any]:
+    """Every field of a connector that a TOML file describes, as JSON under ``described``: the same path may later hold
+    another. Empty for all others, whose name says all."""
+    if not connector.endswith(".toml"):
+        return {}
+    fields: dict[str, Any] = json.loads(json.dumps(asdict(get_connector(connector))))
+    return {"described": fields}
+
+
 def tells_success(robot: str) -> bool:
     """Whether the cell has ground truth to evaluate by."""
     return not is_own_cell(robot) or load_cell(Path(robot)).success is not None
@@ -83,9 +94,9 @@ def action_scale(robot: str) -> list[float]:
     return [spec.metres_per_unit] * 3
 
 
-def longest_trial(robot: str, otherwise: int) -> int:
-    """Steps of a trial in an own cell; ``otherwise`` in the simulator."""
-    return load_cell(Path(robot)).horizon if is_own_cell(robot) else otherwise
+def longest_trial(robot: str) -> int:
+    """Steps of the longest trial in a cell."""
+    return load_cell(Path(robot)).horizon if is_own_cell(robot) else HORIZON
 
 
 def open_cell(

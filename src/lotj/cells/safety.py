@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 
 from lotj.cells.adapter import CellEnv, Reading
 from lotj.files import write_json
+from lotj.types import StoppedError
 
 MOVED = 2e-4
 """m: the tool has moved, and a camera that sees must tell."""
 
 
-class CellStoppedError(RuntimeError):
+class CellStoppedError(StoppedError):
     """The robot was stopped and waits in a safe pose; what was practised is saved, and repeating continues."""
 
 
@@ -144,8 +145,10 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
             why = f"{self._trial_impulse:.0f} N s of contact in this trial (limit {self.config.trial_impulse:g})"
         if why:
             info["safety"] = why
-            truncated = True
             self._back_off()
+            if not (terminated or truncated) and self.cell.ask_when_cut_off(info):
+                reward, terminated = 1.0, True
+            truncated = not terminated
         if self._practice_impulse > self.config.practice_impulse:
             self._keep_ledger()
             self._stop(

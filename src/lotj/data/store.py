@@ -120,6 +120,13 @@ class TrajectoryStore:
         """Append each in turn, one transaction each; return their ids."""
         return [self.append(trajectory) for trajectory in trajectories]
 
+    def truncate(self, length: int) -> None:
+        """Forget all but the first ``length`` trajectories, in one transaction; later ones take their ids."""
+        with self._transaction() as database:
+            for table, column in (("image", "id"), ("privileged", "trajectory"), ("trajectory", "id")):
+                database.execute(f"DELETE FROM {table} WHERE {column} > ?", (length,))
+        self.refresh()
+
     def set_metadata(self, key: str, value: Any) -> None:
         """Store a JSON value under ``key``: config, versions, command, commit, whatever rebuilds the run."""
         text = json.dumps(value, sort_keys=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from lotj.collect import CollectConfig, as_recorded, summarise
+from lotj.collect import as_recorded, summarise
+from lotj.dagger import SOURCE as ROLL_OUT
 from lotj.data.store import TrajectoryStore
 from lotj.experiments.ablation_cases import AblationJob, Network
 from lotj.experiments.reward_runs import with_method
@@ -40,7 +41,7 @@ def ablation_store(job: AblationJob) -> Path:
     if job.donor is None or own.exists():
         return own
     lent = store_path(job.donor)
-    return lent if lent.exists() and _is_complete(lent, job.preset.collect()) else own
+    return lent if lent.exists() and _is_complete(lent, job.preset) else own
 
 
 def folder_of(network: Network, job: AblationJob) -> Path:
@@ -101,11 +102,14 @@ def _is_done(network: Network, job: AblationJob, folder: Path) -> bool:
         return False
 
 
-def _is_complete(path: Path, config: CollectConfig) -> bool:
+def _is_complete(path: Path, preset: Preset) -> bool:
+    """Whether a store holds what the preset collects: scripted trajectories and roll-outs."""
+    config = preset.collect()
     with TrajectoryStore(path) as store:
-        made = summarise(store)
-        rolled = made.trajectories + sum(made.dislodged.values())
+        rolled_out = int((store.index.source == ROLL_OUT).sum())
+        scripted = len(store) - rolled_out + sum(summarise(store).dislodged.values())
         return (
             store.metadata.get("collect") == as_recorded(config)
-            and rolled >= len(config.connectors) * config.trajectories
+            and scripted >= len(config.connectors) * config.trajectories
+            and rolled_out == len(config.connectors) * preset.dagger.trials
         )

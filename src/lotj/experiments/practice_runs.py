@@ -54,7 +54,8 @@ def run_case(case: PracticeCase, job: PracticeJob) -> dict[str, Any]:
         / f"{practice_name(case.recipe, case.reward, case.guard)}-s{case.seed}"
     )
     places = Places(store_path(job.run), features_path(job.run, recipe), folder)
-    offline = load_offline(job.run, preset.split())
+    # Rewards that learned from attacks are another experiment (``benchmarks/redteam.py``).
+    offline = load_offline(job.run, preset.split(), red_teamed=False)
     practise_in(places, preset, offline, case.connector, recipe, case.seed, silent_bars, job.allow_validation)
     return write_result(case, job.results, offline_identity(job.run), read_practice(folder, preset.evaluate))
 

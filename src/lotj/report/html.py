@@ -10,7 +10,7 @@ from typing import Any
 
 from lotj.comparison import Comparison, compare
 from lotj.files import write_text
-from lotj.report.records import PracticeRecord, find_value, load_practice, stage_records
+from lotj.report.records import RED_TEAMED, PracticeRecord, find_value, load_practice, stage_records
 from lotj.report.reproduce import reproduce_section
 from lotj.report.saliency import SaliencyPanel
 from lotj.report.sections import (
@@ -99,9 +99,9 @@ def write_report(
     if several:
         body += [_several_headline(records, comparisons), _summary_table(records, comparisons)]
     stages = stage_records(run_root)
-    offline = stages.get("reward", {}).get("summary", {})
     for number, (record, rows) in enumerate(zip(records, comparisons), start=1):
         extra = extras(record) if extras else Extras()
+        offline = stages.get(RED_TEAMED if record.red_teamed else "reward", {}).get("summary", {})
         body += [
             f"<section class='practice{' diagnostic' if record.diagnostic else ''}' id='practice-{number}'>",
             *_practice(record, rows, extra, offline, "h2" if several else "h1"),

@@ -15,8 +15,9 @@ from lotj.data.store import TrajectoryStore
 from lotj.evaluate import Evaluation
 from lotj.types import Trajectory
 
-STAGES = ("reward", "critic", "policy")
-"""Folders of offline training, in the order they are made."""
+RED_TEAMED = "redteam/reward"
+STAGES = ("reward", "critic", "policy", RED_TEAMED)
+"""Folders of offline training, in the order they are made; the last where the reward learned from attacks."""
 
 GROUND_TRUTH = "ground-truth"
 """The reward source that is a diagnostic."""

@@ -1,0 +1,72 @@
+"""The cache of frozen features: reused only for what it is of."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lotj import encoding, stages
+from lotj.data.store import TrajectoryStore
+from lotj.pipeline import Offline, feature_cache, make_learner
+from lotj.presets import load_preset
+
+
+@pytest.fixture(scope="module")
+def offline(tiny_run: Path) -> Offline:
+    return stages.load_offline(tiny_run, load_preset(tiny_run).split())
+
+
+def encode(run: Path, offline: Offline, path: Path, **changes: int) -> np.ndarray:
+    """Encode through the stage, and read what the cache holds."""
+    preset = load_preset(run)
+    recipe = replace(preset.practice, features=replace(preset.practice.features, **changes))
+    stages.encode_offline(preset, offline, recipe, stages.store_path(run), path, stages.silent_bars)
+    return np.array(np.load(path.with_suffix(".npy")))
+
+
+def test_features_are_encoded_once(
+    tiny_run: Path, offline: Offline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there is taken as it is."""
+    first = encode(tiny_run, offline, tmp_path / "features.safetensors")
+    monkeypatch.setattr(encoding, "_encode_all", None)
+    assert np.array_equal(encode(tiny_run, offline, tmp_path / "features.safetensors"), first)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["features.npy", "features.safetensors"]
+
+
+def test_other_networks_or_settings_make_them_anew(tiny_run: Path, offline: Offline, tmp_path: Path) -> None:
+    """A folder that was trained anew does not practise on features of the networks before."""
+    path = tmp_path / "features.safetensors"
+    first = encode(tiny_run, offline, path)
+    policy = copy.deepcopy(offline.policy)
+    with torch.no_grad():
+        next(policy.encoder.parameters()).mul_(-1.0)
+    other = replace(offline, policy=policy)
+    second = encode(tiny_run, other, path)
+    assert second.shape == first.shape and not np.array_equal(second, first)
+    assert np.array_equal(encode(tiny_run, offline, path), first)
+    assert encode(tiny_run, offline, path, views=2).shape[1] == 2
+
+
+def test_a_kill_between_numbers_and_their_name_leaves_no_cache(
+    tiny_run: Path, offline: Offline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "features.safetensors"
+    encode(tiny_run, offline, path)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoding, "save_state", killed)
+        with pytest.raises(KeyboardInterrupt):
+            encode(tiny_run, offline, path, seed=1)
+    preset = load_preset(tiny_run)
+    learner, cache = make_learner(preset.practice, offline, 0), feature_cache(path, preset.practice, offline)
+    with TrajectoryStore(stages.store_path(tiny_run)) as store:
+        assert not encoding.is_cached(learner, preset.practice.features, store, offline.known, cache)
