@@ -96,6 +96,25 @@ def test_choice_trades_false_fires_for_recall() -> None:
     assert rows[0.99, 1].recall == 0.0 and rows[0.5, 2].false_fire_rate == 0.0
 
 
+@pytest.mark.parametrize(("faint", "threshold"), [(3, 0.8), (4, 0.5)])
+def test_a_little_recall_is_given_for_strictness(faint: int, threshold: float) -> None:
+    """Of 100 successes 3 are left to a stricter threshold, 4 are not; a failure that only a looser one believes is not
+    needed for that."""
+    solved = _trajectory([False, True], terminated=True)
+    scores = [np.array([0.0, 0.6 if number < faint else 0.85]) for number in range(100)]
+    choice = choose_rule([solved] * 100, scores, false_fire_limit=0.0, thresholds=(0.5, 0.8, 0.9), frames=(1, 2))
+    assert choice.rule == SuccessRule(threshold, 1)
+
+
+def test_within_the_limit_fewer_false_fires_count_more_than_recall() -> None:
+    """The loosest rule fires once in a hundred trials, which the limit allows; a stricter one that finds as much never."""
+    solved, failed = _trajectory([False, True], terminated=True), _trajectory([False, False], terminated=False)
+    trials = [solved] * 50 + [failed] * 50
+    scores = [np.array([0.0, 0.95]) for _ in range(50)] + [np.array([0.0, 0.6 if n == 0 else 0.1]) for n in range(50)]
+    choice = choose_rule(trials, scores, false_fire_limit=0.01, thresholds=(0.5, 0.7, 0.9), frames=(1,))
+    assert choice.rule == SuccessRule(0.9, 1) and choice.table[0].within_limit and choice.table[0].false_fires == 1
+
+
 def test_only_an_ended_success_is_held() -> None:
     """A last image is read as held only where true success ended the trial; a truncated one gets no extra frames."""
     ended, cut = _trajectory([False, True], terminated=True), _trajectory([False, True], terminated=False)

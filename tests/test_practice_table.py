@@ -16,7 +16,7 @@ from lotj.experiments import practice_runs
 from lotj.experiments.cases import evaluation
 from lotj.experiments.practice_cases import PracticeTableConfig
 from lotj.experiments.practice_table import online, pool, pooled, practice_table, till
-from lotj.experiments.practised import WINDOW, milestone, read_practice, robot_minutes
+from lotj.experiments.practised import CURVE, WINDOW, milestone, read_practice, robot_minutes
 from lotj.files import to_json
 from lotj.presets import PRESETS
 from lotj.stats import barnard, show_p
@@ -250,9 +250,8 @@ def test_cases_are_practised_once_and_repeated_from_their_files(
         assert result["command"] and "git" in result and result["milestones"] == {"75%": None, "95%": None}
         assert result["offline"]["preset"]["known"] == ["usb-a", "rj45", "bnc"]
         assert result["offline"]["stages"]["critic"] == json.loads((tiny_run / "critic/done.json").read_text())
-        assert [set(row) for row in result["curve"]] == [
-            {"trial", "true_success", "success", "steps", "scenario"} for _ in range(2)
-        ]
+        assert [set(row) for row in result["curve"]] == [set(CURVE)] * 2
+        assert all((row["true_at_success"] is not None) == row["success"] for row in result["curve"])
         for scenario in ("I", "II"):
             counts = result["scenarios"][scenario]
             assert counts["offline_true"][1] == counts["online_true"][1] == 1 and 0 <= counts["p_value"] <= 1

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from lotj.types import RewardModel, Trajectory
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+RECALL_FOR_STRICTNESS = 0.03
+"""Share of the successes on validation connectors that a stricter rule may leave unfound (docs/reward.md)."""
 
 
 @dataclass(frozen=True)
@@ -160,9 +162,10 @@ def choose_rule(
 ) -> RuleChoice:
     """Choose threshold and frames by measurement on validation connectors drawn from the training set.
 
-    Of all candidates whose false fires per trial stay within the limit, take the highest recall; among equals the
-    fewest frames, then the fewest false fires, then the highest threshold. If none stays within it, take the fewest
-    false fires, then the highest recall; the table says so (``within_limit``).
+    Of all candidates whose false fires per trial stay within the limit, and which find nearly as much as the one that
+    finds most (``RECALL_FOR_STRICTNESS``), take the fewest false fires, then the highest threshold, then the fewest
+    frames: a policy that practises against the rule looks for what it wrongly likes. If none stays within the limit,
+    take the fewest false fires, then the highest recall; the table says so (``within_limit``).
 
     Args:
         trajectories: their ``privileged["success"]`` (T + 1,) is the truth. One that was ended by its first
@@ -188,7 +191,9 @@ def choose_rule(
             table.append(RuleCandidate(threshold, count, len(judged), false, successes, found, within))
     within_limit = [row for row in table if row.within_limit]
     if within_limit:
-        best = min(within_limit, key=lambda row: (-row.found, row.frames, row.false_fires, -row.threshold))
+        enough = max(row.recall for row in within_limit) - RECALL_FOR_STRICTNESS
+        strict = [row for row in within_limit if row.recall >= enough]
+        best = min(strict, key=lambda row: (row.false_fires, -row.threshold, row.frames))
     else:
         best = min(table, key=lambda row: (row.false_fires, -row.found, row.frames, -row.threshold))
     return RuleChoice(SuccessRule(best.threshold, best.frames), table)

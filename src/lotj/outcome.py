@@ -48,7 +48,7 @@ def practice_outcome(folder: Path) -> dict[str, Any]:
 
 
 class Clock:
-    """Wall seconds by stage, those of earlier, interrupted calls included.
+    """Wall seconds by stage, summed over calls; of one that was interrupted, the stages that it finished.
 
     Args:
         path: where they are kept.
@@ -84,7 +84,7 @@ def _scenarios(before: Evaluation, after: Evaluation) -> dict[str, Any]:
 
 
 def _pooled(before: Evaluation, after: Evaluation) -> dict[str, Any]:
-    """Both scenarios together, and Barnard's exact test for a rise."""
+    """Both scenarios together, and Barnard's exact test, two-sided."""
     old, new = (sum(trial.true for trial in side.trials) for side in (before, after))
     sizes = (len(before.trials), len(after.trials))
     p_value = barnard(old, sizes[0], new, sizes[1])

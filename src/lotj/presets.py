@@ -108,7 +108,7 @@ class Preset:
     """Torch threads of each process; two processes work side by side. Two threads on one narrow network gain a half on
     idle cores (571 to 385 images/s, measured once by hand) and lose most of it when anything else runs (165)."""
     seed: int = 0
-    """Of everything."""
+    """Of collection, training and practice; evaluation and the offline features have seeds of their own."""
 
     def __post_init__(self) -> None:
         for name, stage in (("reward", self.reward), ("critic", self.critic), ("policy", self.policy)):
