@@ -107,7 +107,7 @@ def test_a_little_recall_is_given_for_strictness(faint: int, threshold: float) -
 
 
 def test_within_the_limit_fewer_false_fires_count_more_than_recall() -> None:
-    """The loosest rule fires once in a hundred trials, which the limit allows; a stricter one that finds as much never."""
+    """The loosest rule fires falsely once in a hundred trials, a stricter one that finds as much never."""
     solved, failed = _trajectory([False, True], terminated=True), _trajectory([False, False], terminated=False)
     trials = [solved] * 50 + [failed] * 50
     scores = [np.array([0.0, 0.95]) for _ in range(50)] + [np.array([0.0, 0.6 if n == 0 else 0.1]) for n in range(50)]
