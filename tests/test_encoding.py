@@ -70,3 +70,18 @@ def test_a_kill_between_numbers_and_their_name_leaves_no_cache(
     learner, cache = make_learner(preset.practice, offline, 0), feature_cache(path, preset.practice, offline)
     with TrajectoryStore(stages.store_path(tiny_run)) as store:
         assert not encoding.is_cached(learner, preset.practice.features, store, offline.known, cache)
+
+
+def test_a_cached_practice_reads_no_image(
+    tiny_run: Path, offline: Offline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is cached costs neither time nor memory for pictures."""
+    path = tmp_path / "features.safetensors"
+    first = encode(tiny_run, offline, path)
+
+    def read(*_: object) -> None:
+        raise AssertionError("an image was read")
+
+    monkeypatch.setattr(TrajectoryStore, "read_images", read)
+    monkeypatch.setattr(TrajectoryStore, "read_trajectory_images", read)
+    assert np.array_equal(encode(tiny_run, offline, path), first)

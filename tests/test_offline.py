@@ -119,6 +119,12 @@ def test_each_connector_is_practised_from_places_of_its_own(tmp_path: Path, monk
     assert len({*drawn[0], *drawn[1]}) == 4
 
 
+def test_a_connector_is_known_once() -> None:
+    """A name given twice would be two domains of one connector."""
+    with pytest.raises(ValueError, match="names rj45 more than once"):
+        Known(("rj45", "usb-a", "rj45"), ("bnc",))
+
+
 def test_calibration_needs_both_classes_somewhere() -> None:
     """Rows are balanced within connectors that have both classes; where none has, the error says what was seen."""
     label, connector = np.array([True, False, False, False]), np.array(["a", "a", "b", "b"])

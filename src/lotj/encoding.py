@@ -69,7 +69,7 @@ def offline_features(
         cache: where to keep fit and features, for further practices with the same offline phase.
         progress: called with (frames encoded, frames in all).
     """
-    dataset = TransitionDataset(store, known.train, sources=config.sources)
+    dataset = _frames(store, known, config)
     about = "" if cache is None else _about(cache, config, dataset)
     feature = None if cache is None else _cached(learner, cache, about)
     if feature is None:
@@ -85,8 +85,13 @@ def offline_features(
 
 def is_cached(learner: Learner, config: FeatureConfig, store: TrajectoryStore, known: Known, cache: Cache) -> bool:
     """Whether ``offline_features`` would find these frames, as these networks encode them, in the cache."""
-    dataset = TransitionDataset(store, known.train, sources=config.sources)
+    dataset = _frames(store, known, config)
     return _cached(learner, cache, _about(cache, config, dataset)) is not None
+
+
+def _frames(store: TrajectoryStore, known: Known, config: FeatureConfig) -> TransitionDataset:
+    """What is encoded. Each image is read once at most, and none where there is a cache: they stay on the disk."""
+    return TransitionDataset(store, known.train, sources=config.sources, preload=False)
 
 
 def _about(cache: Cache, config: FeatureConfig, dataset: TransitionDataset) -> str:

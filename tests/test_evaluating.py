@@ -1,0 +1,34 @@
+"""Evaluations in a run's folder are of the connector that they say."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lotj import stages
+from lotj.evaluating import evaluate_stage
+from lotj.presets import load_preset
+from lotj.sim.connectors import get_connector
+from lotj.sim.toml import save_connector
+
+
+def test_an_edited_connector_is_not_answered_from_the_old_one(tiny_run: Path, tmp_path: Path) -> None:
+    """The same path with another depth: what was evaluated is refused, not passed off as its."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    preset = load_preset(run)
+    preset = replace(preset, evaluate=replace(preset.evaluate, trials=1, seed=77))
+    plug = replace(get_connector("gen-0-0"), name="bench-plug", group="bench-plug")
+    save_connector(plug, tmp_path)
+    path = str(tmp_path / "bench-plug.toml")
+
+    def ask() -> dict:
+        return evaluate_stage(preset, run, preset.split(), path, None, stages.silent_bars)
+
+    first = ask()
+    assert first["policy"]["described"]["insertion_depth"] == plug.insertion_depth and ask() == first
+    save_connector(replace(plug, insertion_depth=plug.insertion_depth + 0.001), tmp_path)
+    with pytest.raises(ValueError, match="before it was edited"):
+        ask()
