@@ -130,7 +130,7 @@ def optics() -> dict[str, Any]:
     """Millimetres that one pixel spans at the tip, along the vertical and along the camera's depth, for each robot."""
     rows = {}
     for name, cell in CELLS.items():
-        camera = cell.camera
+        camera = cell.cameras[0]
         span = camera.distance * camera.crop / FOCAL_LENGTH * 1e3
         rows[name] = {
             "field_mm": round(span, 1),

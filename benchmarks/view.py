@@ -41,7 +41,7 @@ def changed(env: InsertionEnv, one: tuple[float, float, float], other: tuple[flo
 def measure(robot: str, size: int, crop: int) -> dict[str, Any]:
     """Changed pixels, worst and median over the connectors, of one cell with another crop and resolution."""
     cell = CELLS[robot]
-    CELLS["probe"] = replace(cell, camera=replace(cell.camera, crop=crop))
+    CELLS["probe"] = replace(cell, cameras=(replace(cell.cameras[0], crop=crop), cell.cameras[1]))
     depth, offset = [], []
     for name in CONNECTORS:
         env = InsertionEnv(name, "probe", image_size=size)
@@ -51,7 +51,7 @@ def measure(robot: str, size: int, crop: int) -> dict[str, Any]:
             offset.append(changed(env, (0, 0, 0.001), (0.0005, 0, 0.001)))
         finally:
             env.close()
-    span = cell.camera.distance * crop / FOCAL_LENGTH * 1e3
+    span = cell.cameras[0].distance * crop / FOCAL_LENGTH * 1e3
     return {
         "robot": robot,
         "size_px": size,

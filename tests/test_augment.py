@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from kornia.enhance import adjust_brightness_accumulative, adjust_contrast_with_mean_subtraction
@@ -167,3 +169,25 @@ def test_recolouring_exchanges_colours() -> None:
     some = Augment(AugmentConfig(pad=0, brightness=0.0, contrast=0.0, saturation=0.0, recolour=0.25))
     changed = (some(colours, generator(2)) != colours).flatten(1).any(1).double().mean()
     assert 0.1 < changed < 0.3
+
+
+@pytest.mark.parametrize("config", [AugmentConfig(pad=5), AugmentConfig(pad=0, turn=20.0, zoom=0.3, flip=True)])
+def test_two_cameras_pictures_move_apart(config: AugmentConfig) -> None:
+    """Each picture of an image that is two is changed as if it were alone: nothing of the one gets into the other, and
+    they are drawn for one by one."""
+    still = replace(config, brightness=0.0, contrast=0.0, saturation=0.0)
+    plain = torch.cat([torch.full((4, 3, 16, 16), 10), torch.full((4, 3, 16, 16), 200)], 3).to(torch.uint8)
+    assert torch.equal(Augment(still)(plain, generator(0)), plain)
+    one = images(4, 16, 16)
+    left, right = Augment(still)(torch.cat([one, one], 3), generator(1)).split(16, dim=3)
+    assert not torch.equal(left, right)
+    alone = Augment(still)(one.repeat_interleave(2, 0), generator(1))
+    assert torch.equal(torch.stack([left, right], 1).flatten(0, 1), alone)
+
+
+def test_two_cameras_pictures_change_colour_together() -> None:
+    """Light and colours are the cell's, not a camera's."""
+    one = images(4, 16, 16)
+    config = AugmentConfig(pad=0, recolour=1.0)
+    left, right = Augment(config)(torch.cat([one, one], 3), generator(3)).split(16, dim=3)
+    assert torch.equal(left, right) and not torch.equal(left, one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lotj import cli
-from lotj.cells.adapter import CellEnv, pick, to_square
+from lotj.cells.adapter import CellEnv, cell_folder, pick, to_square
 from lotj.cells.calibration import Calibration, load_calibration, save_calibration
 from lotj.cells.check import check_cell
 from lotj.cells.collecting import CellCollectConfig, calibrate, collect_on_cell
@@ -25,6 +26,7 @@ from lotj.cells.safety import CellStoppedError, JammedError, SafeCell
 from lotj.cells.spec import CellSpec, CellSpecError, load_cell
 from lotj.cells.template import TEMPLATE, filled
 from lotj.data.store import TrajectoryStore
+from lotj.presets import load_preset
 from lotj.rollout import rollout
 
 STIFFNESS = 2000.0
@@ -55,7 +57,9 @@ class ToyRobot(gymnasium.Env[Any, Any]):
             "tcp_torque": np.zeros(3),
         }
         image = np.random.default_rng(self._count).integers(0, 255, (24, 32, 3), np.uint8)
-        return {"state": state, "images": {"wrist_1": image}}
+        # The second camera may freeze alone.
+        other = 255 - image if not self.faults.get("second frozen") else np.full((24, 32, 3), 7, np.uint8)
+        return {"state": state, "images": {"wrist_1": image, "wrist_2": other}}
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         self.resets += 1
@@ -165,6 +169,11 @@ def test_what_an_environment_tells_about_itself_is_filled_in(tmp_path: Path) -> 
             "name = 'a'\nenv = 'b'\n[limits]\nworkspace_low = [0, 0, 1]\nworkspace_high = [1, 1, 0]",
             "below workspace_high",
         ),
+        ("name = 'a'\nenv = 'b'\n[observation]\nimage = []", "image must be a path, or a list"),
+        ("name = 'a'\nenv = 'b'\n[observation]\nimage = [1]", "image must be a path, or a list"),
+        ("name = 'a'\nenv = 'b'\n[observation]\ncrop = [0, 0, 8]", "crop must be"),
+        ("name = 'a'\nenv = 'b'\n[observation]\ncrop = [[0, 0, 8, 0]]", "crop must be"),
+        ("name = 'a'\nenv = 'b'\n[observation]\ncrop = [[0, 0, 8, 8], [0, 0, 8, 8]]", "crop has 2 entries for 1"),
         ("name = ", "not valid TOML"),
     ],
 )
@@ -181,6 +190,26 @@ def test_an_environment_that_does_not_exist_is_named() -> None:
 
 
 # What the adapter maps
+
+
+def test_several_cameras_stand_side_by_side(tmp_path: Path) -> None:
+    """As many as the networks look at, in the order of the file, each cropped for itself; too few are refused."""
+    path = tmp_path / "cell.toml"
+    images = 'image = ["images/wrist_2", "images/wrist_1"]\ncrop = [[0, 0, 16, 16], [8, 16, 16, 16]]'
+    path.write_text(f"name = 'a'\nenv = 'b'\n[observation]\n{images}\n[action]\nmetres_per_unit = 0.01")
+    spec = load_cell(path)
+    robot = ToyRobot()
+    env = CellEnv(spec, "plug", image_size=16, cameras=2, env=robot)
+    seen, _ = env.reset()
+    assert env.observation_space["image"].shape == seen["image"].shape == (16, 32, 3)  # type: ignore[index]
+    robot._count -= 1
+    raw = robot.observation()["images"]
+    np.testing.assert_array_equal(seen["image"][:, :16], raw["wrist_2"][:16, :16])
+    np.testing.assert_array_equal(seen["image"][:, 16:], raw["wrist_1"][8:, 16:])
+    alone = CellEnv(spec, "plug", image_size=16, env=robot).reset()[0]["image"]
+    assert alone.shape == (16, 16, 3)
+    with pytest.raises(CellSpecError, match=r"has 1 camera\(s\), the networks look at 2.*--cameras 1"):
+        CellEnv(SPEC, "plug", image_size=16, cameras=2, env=robot)
 
 
 def test_paths_find_nested_flat_and_sliced_values() -> None:
@@ -367,6 +396,17 @@ def test_a_frozen_camera_stops_the_robot_in_a_safe_pose() -> None:
     assert robot.position[2] == pytest.approx(SPEC.workspace_high[2], abs=1e-3)  # type: ignore[index]
 
 
+def test_either_camera_of_two_may_be_the_frozen_one() -> None:
+    """Where a run looks at the second camera, a frozen one stops the robot; where it does not, nobody minds."""
+    both = replace(SPEC, image=("images/wrist_1", "images/wrist_2"))
+    for fault in ("frozen", "second frozen"):
+        env, _ = cell(both, cameras=2, faults={fault: True})
+        with pytest.raises(CellStoppedError, match="5 identical pictures"):
+            rollout(env, Constant(0, 0, -0.1), np.random.default_rng(0))
+    env, _ = cell(both, faults={"second frozen": True})
+    assert len(rollout(env, Constant(0, 0, -0.1), np.random.default_rng(0))) > 5
+
+
 def test_a_tool_that_rests_may_see_the_same_picture_for_long() -> None:
     env, _ = cell(replace(SPEC, horizon=30), faults={"frozen": True})
     trial = rollout(env, Constant(0, 0, 0), np.random.default_rng(0))
@@ -485,7 +525,7 @@ def test_the_conformance_run_finds_what_is_wrong() -> None:
     swapped = findings(replace(SPEC, components=(1, 0, 2)))
     assert swapped["motion along x"] is False and swapped["motion along z"] is True
     assert findings(replace(SPEC, rate_hz=1e6))["rate"] is False
-    assert findings(replace(SPEC, image="images/wrist_2"))["run"] is False
+    assert findings(replace(SPEC, image="images/wrist_3"))["run"] is False
 
 
 # Calibration and collection
@@ -571,3 +611,24 @@ def test_a_person_discards_trials_in_which_the_plug_slipped(fixed: Path, tmp_pat
     config = CellCollectConfig(("usb-a",), 2, image_size=32, slow=0, wrong_place=0)
     found = collect_on_cell(config, path, tmp_path / "data.sqlite", ask=ask)
     assert found.discarded == len(asked) == 2 - found.successes and found.trajectories == found.successes
+
+
+@pytest.mark.parametrize(("asked", "cameras"), [([], 1), (["--cameras", "2"], None)])
+def test_a_run_sees_by_the_cameras_that_its_cell_has(
+    fixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: list[str], cameras: int | None
+) -> None:
+    """A cell with one camera where the preset takes two: the run says so and takes one; asked for two, it refuses."""
+    path = tmp_path / "one.toml"
+    text = fixed.read_text().replace('image = ["images/wrist_1", "images/wrist_2"]', 'image = "images/wrist_1"')
+    path.write_text(text)
+    assert len(load_cell(path).images) == 1
+    shutil.copytree(cell_folder(fixed), cell_folder(path))
+    run = tmp_path / "run"
+    command = ["collect", "--run", str(run), "--cell", str(path), "--no-confirm", "--connectors", "usb-a", *asked]
+    if cameras is None:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*command, "debug", "--trajectories", "1"])
+        assert ended.value.code != 0 and "has 1 camera(s), the networks look at 2" in capsys.readouterr().err
+        return
+    cli.main([*command, "debug", "--trajectories", "1"])
+    assert load_preset(run).cameras == 1 and "sees by 1" in capsys.readouterr().out

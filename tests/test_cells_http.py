@@ -135,7 +135,7 @@ def test_the_servers_state_is_the_simulators(server: MockServer) -> None:
         ("mock/reset", {"sed": 1}, 400, "got ['sed']"),
         ("mock/fault", {"fault": "tired"}, 400, "freeze_camera"),
         ("mock/fault", {"fault": "force"}, 400, "'value': 3 finite numbers"),
-        ("image/elbow", {}, 400, "no camera 'elbow'; there are wrist_1, overview"),
+        ("image/elbow", {}, 400, "no camera 'elbow'; there are wrist_1, wrist_2, overview"),
         ("getstat", {}, 404, "no /getstat; there are"),
     ],
 )

@@ -269,6 +269,7 @@ def test_the_estimate_comes_before_the_work(tmp_path, monkeypatch, capsys):
     ("options", "named"),
     [
         (["--image-size", "128"], ("reward.model.encoder.image_size is 32", "image_size is 128")),
+        (["--critic.model.encoder.cameras", "1"], ("critic.model.encoder.cameras is 1", "is 2", "--cameras")),
         (["--policy.steps", "60"], ("policy.model.decay_steps is 30", "policy.steps is 60")),
         (["--reward.model.decay-steps", "7"], ("reward.model.decay_steps is 7", "reward.steps is 30")),
     ],
@@ -281,6 +282,27 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path, capsys, optio
     message = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert all(text in message for text in named)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_number_of_cameras_is_said_once(run, tmp_path, monkeypatch, capsys):
+    """`--cameras` before the preset's name is for all networks and for the collection."""
+    from lotj import stages
+    from lotj.presets import load_preset
+
+    class Stop(Exception):
+        pass
+
+    def collecting(preset, *_):
+        assert preset.collect().cameras == 1
+        raise Stop
+
+    monkeypatch.setattr(stages, "collect_stage", collecting)
+    for command in ("demo", "collect"):
+        folder = tmp_path / command
+        with pytest.raises(Stop):
+            cli.main([command, "--out" if command == "demo" else "--run", str(folder), "--cameras", "1", "debug"])
+        held = load_preset(folder)
+        assert [stage.model.encoder.cameras for stage in (held.reward, held.critic, held.policy)] == [1, 1, 1]
 
 
 def test_settings_that_agree_are_accepted():

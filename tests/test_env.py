@@ -247,3 +247,50 @@ def test_bad_arguments_are_named():
     env.reset(seed=0)
     with pytest.raises(ValueError, match="finite"):
         env.step(np.array([0.0, np.nan, 0.0]))
+
+
+def test_one_seed_is_one_trial_however_many_cameras_look_at_it(env):
+    """The first camera of two sees exactly what a single one sees, and the robot does the same."""
+    two = InsertionEnv(CONNECTOR, cameras=2)
+    single, double = env.reset(seed=11), two.reset(seed=11)
+    for action in np.random.default_rng(0).uniform(-1, 1, (3, 3)).astype(np.float32):
+        assert double[0]["image"].shape == (64, 128, 3)
+        np.testing.assert_array_equal(double[0]["image"][:, :64], single[0]["image"])
+        single, double = env.step(action), two.step(action)
+    np.testing.assert_array_equal(single[-1]["privileged/tip_in_socket"], double[-1]["privileged/tip_in_socket"])
+    two.close()
+
+
+@pytest.mark.parametrize("robot", CELLS)
+def test_the_second_camera_sees_what_is_displaced_along_the_axis_of_the_first(robot):
+    """Both look at the tip from a quarter turn apart. A plug that is moved along the first one's axis stays where it is
+    in that picture; in the other it moves by as many pixels as its displacement across that axis has."""
+    first, second = CELLS[robot].cameras
+    (eye, _), (other, _) = first.pose(), second.pose()
+    tip = np.array([0.0, 0.0, -TOOL_TO_TIP - first.below_tip])
+    along = (tip - eye) / np.linalg.norm(tip - eye)
+    across = (tip - other) / np.linalg.norm(tip - other)
+    assert np.dot(along[:2], across[:2]) == pytest.approx(0.0, abs=1e-9)
+    still = Randomization(**{name: 0.0 for name in vars(Randomization()) if name != "grasp_weakness"})
+    two = InsertionEnv(CONNECTOR, robot, image_size=128, cameras=2, randomization=still)
+    two.reset(seed=0)
+    for camera, moves in (("wrist", 0.0), ("wrist_2", 0.006 * np.linalg.norm(np.cross(along, across)))):
+        seen = [_projected(two, camera, tip + shift * along) for shift in (0.0, 0.006)]
+        expected = moves / first.distance * 617.0 / first.crop * 128  # px, at about the distance of the tip
+        assert np.linalg.norm(seen[1] - seen[0]) == pytest.approx(expected, rel=0.05, abs=0.01)
+    two.close()
+
+
+def _projected(env, camera, point):
+    """Pixel of a point in the tool's frame, by the model's camera."""
+    camera, tool = env.model.camera(camera).id, env.model.body("tool").id
+    world = env.data.xpos[tool] + env.data.xmat[tool].reshape(3, 3) @ point
+    seen = env.data.cam_xmat[camera].reshape(3, 3).T @ (world - env.data.cam_xpos[camera])
+    focal = 64 / np.tan(np.radians(env.model.cam_fovy[camera] / 2))
+    return focal * seen[:2] / -seen[2]
+
+
+@pytest.mark.parametrize("cameras", [0, 3])
+def test_a_wrist_has_one_camera_or_two(cameras):
+    with pytest.raises(ValueError, match=f"cameras must be from 1 to 2, got {cameras}"):
+        InsertionEnv(CONNECTOR, cameras=cameras)

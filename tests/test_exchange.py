@@ -22,6 +22,7 @@ from lotj.data.importing import Imported, import_into
 from lotj.data.lerobot_export import CAMERA
 from lotj.data.sources import detect, open_source
 from lotj.data.store import TrajectoryStore
+from lotj.presets import load_preset
 from lotj.types import Trajectory
 
 PLAIN = ReadConfig()
@@ -284,3 +285,23 @@ def test_the_commands(
     with pytest.raises(SystemExit):
         cli.main(["data", "import", "nowhere", "--into", "b"])
     assert "no data at nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cameras", [1, 2])
+def test_an_imported_run_sees_by_as_many_cameras_as_its_data(tmp_path: Path, cameras: int) -> None:
+    """Pictures that stand side by side come through export and import side by side, smaller ones too."""
+    store = tmp_path / "store.sqlite"
+    trajectories = [
+        make_trajectory(seed, connector=connector) for seed, connector in enumerate(("usb-a", "rj45", "bnc"))
+    ]
+    wide = [replace(t, image=np.concatenate([t.image[:, :8, :8]] * cameras, axis=2)) for t in trajectories]
+    with TrajectoryStore(store, mode="a") as held:
+        for trajectory in wide:
+            held.append(trajectory)
+    export(store, "lerobot", tmp_path / "lerobot")
+    cli.main(["data", "import", str(tmp_path / "lerobot"), "--run", str(tmp_path / "run"), "--image-size", "4"])
+    assert load_preset(tmp_path / "run").cameras == cameras
+    with TrajectoryStore(tmp_path / "run" / "data" / "trajectories.sqlite") as back:
+        image = back.read(0).image
+    assert image.shape[1:] == (4, 4 * cameras, 3)
+    np.testing.assert_array_equal(image[:, :, :4], image[:, :, -4:])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lotj.cli_tables import REWARD_CONNECTORS, REWARD_LEVERS, REWARD_TABLE
 from lotj.data.store import TrajectoryStore
 from lotj.experiments.render import TABLES, stale_tables
 from lotj.experiments.reward_levers import LEVERS, RewardLeversConfig, levers_table
@@ -25,7 +26,7 @@ from lotj.experiments.reward_runs import (
 )
 from lotj.experiments.reward_table import figures, mean_over_draws, paired, paired_tests, table_iv
 from lotj.nets.bottleneck import METHODS
-from lotj.presets import PRESETS
+from lotj.presets import PRESETS, with_cameras
 from lotj.sim.connectors import TEST_CONNECTORS, get_connector, variants_of
 
 RNG = np.random.default_rng(0)
@@ -78,13 +79,14 @@ def test_methods_differ_in_the_bottleneck_alone() -> None:
 
 def test_every_lever_changes_one_thing_and_the_base_nothing() -> None:
     """Each change makes another stage; the draws are Table IV's; an unknown name is answered with the nearest."""
-    config = RewardLeversConfig(stage=PRESETS["desk"].reward, seeds=(0, 1))
+    config = RewardLeversConfig(stage=with_cameras(PRESETS["desk"], 1).reward, seeds=(0, 1))
     cases = config.cases()
     assert len({case.name for case in cases}) == len(cases) == 2 * len(LEVERS)
     stages = {case.method: case.stage for case in cases}
     assert stages["base"] == with_method(config.stage, "daib")
     changed = {case.method: (case.stage, case.crop) for case in cases}
     assert all(change != changed["base"] for name, change in changed.items() if name != "base")
+    assert {case.method for case in cases if case.view[2] == 2} == {"two-cameras"}
     assert {(case.method, case.collected_px) for case in cases if case.collected_px != 64} == {
         ("32-px", 32),
         ("96-px", 96),
@@ -226,7 +228,7 @@ def test_a_case_is_trained_scored_and_reused(tmp_path: Path) -> None:
         train=3,
         validation=1,
         held_out=1,
-        stage=replace(PRESETS["debug"].reward, steps=4),
+        stage=replace(with_cameras(PRESETS["debug"], 1).reward, steps=4),
     )
     (case,) = config.cases()
     case = replace(case, draw=draw_connectors(0, 3, 1, 1, names), trajectories=3)
@@ -260,3 +262,10 @@ def test_a_cropped_store_shows_the_middle(tmp_path: Path) -> None:
             np.testing.assert_array_equal(one.image, source.image[:, 8:40, 8:40])
             np.testing.assert_array_equal(one.action, source.action)
             np.testing.assert_array_equal(one.privileged["tip_in_socket"], source.privileged["tip_in_socket"])
+
+
+def test_the_papers_tables_see_by_one_camera() -> None:
+    """Whatever `desk` sees by; two are a lever."""
+    for config in (REWARD_TABLE, REWARD_LEVERS, REWARD_CONNECTORS):
+        assert config.stage.model.encoder.cameras == 1
+    assert with_cameras(PRESETS["paper"], 1) == PRESETS["paper"]

@@ -150,3 +150,23 @@ def test_adam_leaves_frozen_parameters_out() -> None:
     groups = adam(network, 1e-3).param_groups
     assert [p.shape for group in groups for p in group["params"]] == [(1, 2), (1,)]
     assert math.isclose(groups[0]["lr"], 1e-3)
+
+
+def test_a_second_camera_is_three_more_channels() -> None:
+    """Exchanging the two pictures and the halves of the first kernel leaves the feature as it is; the rest of the
+    network is that of a single camera."""
+    both = encoder(replace(SMALL, cameras=2))
+    image = torch.cat([images(seed=1), images(seed=2)], dim=3)  # (B, 3, 64, 128)
+    feature = both(image)
+    kernel = both.stem[0].weight
+    assert kernel.shape[1] == 6 and feature.shape == (3, SMALL.feature_dim)
+    exchanged = both(torch.cat(image.split(64, dim=3)[::-1], dim=3))
+    assert (exchanged - feature).abs().max() > 0.1
+    with torch.no_grad():
+        kernel.copy_(kernel.roll(3, dims=1))
+    torch.testing.assert_close(both(torch.cat(image.split(64, dim=3)[::-1], dim=3)), feature)
+
+
+def test_images_of_another_number_of_cameras_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"expects images \(B, 3, 64, 128\) uint8, of 2 camera"):
+        encoder(replace(SMALL, cameras=2))(images())

@@ -109,7 +109,7 @@ def test_each_connector_is_practised_from_places_of_its_own(tmp_path: Path, monk
     monkeypatch.setattr(pipeline, "open_fleet", lambda *_: None)
     monkeypatch.setattr(pipeline, "practise_in_rounds", practice)
     known: Any = type("Offline", (), {"known": KNOWN, "reward": None, "rule": SuccessRule()})
-    held: Any = type("Store", (), {"shape": type("Shape", (), {"height": 32}), "metadata": {}})
+    held: Any = type("Store", (), {"shape": type("Shape", (), {"height": 32, "cameras": 2}), "metadata": {}})
     for number, connector in enumerate(("europlug", "nema-5-15", "europlug")):
         run = Run(tmp_path / str(number), "practice", {}, 0)
         with pytest.raises(Stop):

@@ -385,3 +385,12 @@ def test_video_shows_every_step_and_the_bar(tmp_path: Path) -> None:
     assert encode(frames[:3], ".webp")[8:12] == b"WEBP"
     with pytest.raises(ValueError, match="captions needs an entry"):
         compose([short, long], captions=["one"])
+
+
+def test_two_cameras_pictures_share_a_heat_map() -> None:
+    """To a layer they are one picture, so both halves of an image show the same."""
+    encoder = Encoder(EncoderConfig(width=4, cameras=2))
+    image = np.random.default_rng(0).integers(0, 256, (2, 64, 128, 3), dtype=np.uint8)
+    heat = grad_cam(lambda x: encoder(x).sum(1), encoder.stages[1], image)
+    assert heat.shape == (2, 64, 128) and heat.max() == 1.0
+    np.testing.assert_array_equal(heat[:, :, :64], heat[:, :, 64:])

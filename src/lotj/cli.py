@@ -28,7 +28,7 @@ from lotj.cli_practice import print_outcome, print_preflight
 from lotj.console import bar, say
 from lotj.distributed import workers_for
 from lotj.parallel import WorkerKilledError
-from lotj.presets import PRESETS, Preset, estimate, load_preset
+from lotj.presets import PRESETS, Preset, estimate, load_preset, with_cameras
 from lotj.sim import GraphicsError
 from lotj.types import StoppedError
 
@@ -58,6 +58,7 @@ def demo(
     workers: int = CORES,
     result: Path | None = None,
     diagnostic: bool = True,
+    cameras: int | None = None,
     preset: PresetChoice = PRESETS["desk"],  # type: ignore[valid-type]
 ) -> None:
     """Do the whole job: collect, roll out, train, practise a novel connector, evaluate before and after, report.
@@ -69,6 +70,7 @@ def demo(
         workers: processes that collect; as many as there are cores by default.
         result: also write stages, seconds and counts to this JSON file.
         diagnostic: practise once more with ground truth as the reward, to see what the recipe could do.
+        cameras: wrist cameras that the robot sees by, instead of the preset's: 1, as in the paper, or 2.
         preset: size of the job, with every setting.
     """
     from lotj import demo as job
@@ -76,7 +78,7 @@ def demo(
     from lotj.outcome import Clock
     from lotj.outcome import result as outcome_of
 
-    chosen: Preset = preset
+    chosen: Preset = preset if cameras is None else with_cameras(preset, cameras)
     run_root = _claim(out or Path("runs") / chosen.name, chosen)
     _print_estimate(chosen, workers)
     clock = Clock(run_root / "seconds.json")
@@ -117,6 +119,7 @@ def collect(
     cell: Path | None = None,
     connectors: tuple[str, ...] = (),
     confirm: bool = True,
+    cameras: int | None = None,
     preset: PresetChoice = PRESETS["desk"],  # type: ignore[valid-type]
 ) -> None:
     """Collect trajectories of known connectors: the scripted expert's, then those of a first policy trained on them.
@@ -131,17 +134,19 @@ def collect(
         cell: collect on this cell of your own (``lotj cell new``) instead of in the simulator.
         connectors: what is put into its clamp, one after the other; any names.
         confirm: there, a person confirms that a connector is in place, and discards trials in which it slipped.
+        cameras: wrist cameras that the robot sees by, instead of the preset's.
         preset: size of the job, with every setting.
     """
     from lotj import stages
 
-    chosen: Preset = preset
+    chosen: Preset = preset if cameras is None else with_cameras(preset, cameras)
     if cell is None and connectors:
         raise ValueError(
             "--connectors names what is put into an own cell's clamp (--cell); here, name them after --known"
         )
     if cell is not None:
         chosen = cli_cell.imported(replace(chosen, robot=str(cell)), connectors)
+        chosen = cli_cell.with_the_cells_cameras(chosen, cell, asked=cameras is not None)
     run_root = _claim(run or Path("runs") / chosen.name, chosen)
     if cell is not None:
         cli_cell.collect(run_root, cell, connectors, chosen, confirm)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.prompt import Confirm, Prompt
 
 from lotj.console import bar, console, say
-from lotj.presets import Preset
+from lotj.presets import Preset, with_cameras
 
 
 def ask(question: str) -> bool:
@@ -135,6 +135,7 @@ def collect(run: Path, cell: Path, connectors: tuple[str, ...], preset: Preset, 
         wrong_place=preset.wrong_place,
         slow=preset.slow,
         image_size=preset.image_size,
+        cameras=preset.cameras,
         seed=preset.seed,
     )
     with bar("collect") as tick:
@@ -149,6 +150,17 @@ def collect(run: Path, cell: Path, connectors: tuple[str, ...], preset: Preset, 
         )
     say(f"{found.trajectories} trajectories, {found.successes} successes; {found.discarded} discarded")
     say(f"Next: lotj data validate {store_path(run)}   or   lotj train --run {run}")
+
+
+def with_the_cells_cameras(preset: Preset, cell: Path, asked: bool) -> Preset:
+    """The preset for the cameras that a cell has, where it has fewer and nobody asked for more."""
+    from lotj.cells.spec import load_cell
+
+    there = len(load_cell(cell).images)
+    if asked or there >= preset.cameras:
+        return preset
+    say(f"{cell} names {there} camera(s), {preset.name} takes {preset.cameras}: this run sees by {there}")
+    return with_cameras(preset, there)
 
 
 def imported(preset: Preset, names: tuple[str, ...]) -> Preset:

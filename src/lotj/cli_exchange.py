@@ -16,7 +16,7 @@ from lotj.data.foreign import ReadConfig
 from lotj.data.sources import Format
 from lotj.data.store import TrajectoryStore
 from lotj.files import to_json, write_json
-from lotj.presets import PRESETS, Preset, load_preset
+from lotj.presets import PRESETS, Preset, load_preset, with_cameras
 from lotj.stages import store_path
 
 Reading = Annotated[ReadConfig, tyro.conf.arg(name="")]
@@ -92,7 +92,7 @@ def _preset(run: Path, name: str) -> Preset:
         return load_preset(run)
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
-    return replace(PRESETS[name], connectors=0)
+    return replace(with_cameras(PRESETS[name], 1), connectors=0)
 
 
 def _claim(run: Path, preset: Preset, store: Path) -> None:
@@ -102,6 +102,8 @@ def _claim(run: Path, preset: Preset, store: Path) -> None:
         names = dict.fromkeys(held.index.connector.tolist())
         seen = set(held.index.connector[held.index.successes > 0].tolist())
         told = set(held.index.connector[held.index.source != "practice"].tolist())
+        if not (run / "preset.json").exists():
+            preset = with_cameras(preset, held.shape.cameras)
     own = () if not preset.known and not preset.connectors else preset.collect().connectors
     for name in names:
         if name not in seen:

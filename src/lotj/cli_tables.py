@@ -12,7 +12,7 @@ from lotj.distributed import Workers, workers_for
 from lotj.experiments.reward_connectors import RewardConnectorsConfig
 from lotj.experiments.reward_levers import RewardLeversConfig
 from lotj.experiments.reward_runs import RewardCase, RewardTableConfig
-from lotj.presets import FRAMES_PER_TRAJECTORY, PRESETS
+from lotj.presets import FRAMES_PER_TRAJECTORY, PRESETS, with_cameras
 
 if TYPE_CHECKING:
     from lotj.collect import CollectConfig
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 STORED_BYTES = 1.07
 """Of a store for each byte of its images (`results/data.json`)."""
 
-REWARD_TABLE = RewardTableConfig(stage=PRESETS["desk"].reward)
-REWARD_LEVERS = RewardLeversConfig(stage=PRESETS["desk"].reward)
-REWARD_CONNECTORS = RewardConnectorsConfig(stage=PRESETS["desk"].reward)
+STAGE = with_cameras(PRESETS["desk"], 1).reward
+"""The paper's one camera."""
+REWARD_TABLE = RewardTableConfig(stage=STAGE)
+REWARD_LEVERS = RewardLeversConfig(stage=STAGE)
+REWARD_CONNECTORS = RewardConnectorsConfig(stage=STAGE)
 
 
 def reward(
@@ -110,10 +112,18 @@ def connectors(
 
     say("Generating connectors that the catalogue lacks: a minute for some hundreds")
     cases = config.cases()
-    needed, size = demand(cases, config.spare), config.stage.model.encoder.image_size
-    gigabytes = sum(needed.values()) * FRAMES_PER_TRAJECTORY * STORED_BYTES * size**2 * 3 / 1e9
+    needed, encoder = demand(cases, config.spare), config.stage.model.encoder
+    size = encoder.image_size
+    gigabytes = sum(needed.values()) * FRAMES_PER_TRAJECTORY * STORED_BYTES * size**2 * 3 * encoder.cameras / 1e9
     say(f"To train on: {sum(needed.values())} trajectories of {len(needed)} connectors, {gigabytes:.1f} GB of disk")
-    training = CollectConfig(tuple(needed), counts=tuple(needed.values()), slow=0.15, wrong_place=0.15, image_size=size)
+    training = CollectConfig(
+        tuple(needed),
+        counts=tuple(needed.values()),
+        slow=0.15,
+        wrong_place=0.15,
+        image_size=size,
+        cameras=encoder.cameras,
+    )
     _run_all(cases, out, results, workers_for(workers, ray), trajectories, training)
     console.print(connectors_table(read_results(results)), markup=False, soft_wrap=True)
     say("Next: lotj tables render")
@@ -158,24 +168,25 @@ def _run_all(
     from lotj.experiments.reward_runs import unfinished
 
     todo, own = unfinished(cases, results), out / f"{results.name}.sqlite"
-    stores = {view: _collect(*view, out, workers, trajectories) for view in {(c.collected_px, c.crop) for c in todo}}
+    stores = {view: _collect(*view, out, workers, trajectories) for view in {c.view for c in todo}}
     if training is not None and todo:
         with bar("collect to train on") as tick:
             collect(training, own, workers=workers, progress=tick)
     runs = out / results.name
-    tasks = [(case, stores[case.collected_px, case.crop], runs, results, own if training else None) for case in todo]
+    tasks = [(case, stores[case.view], runs, results, own if training else None) for case in todo]
     each("train and score", _run, tasks, len(cases), workers, (out, results))
 
 
-def _collect(pixels: int, crop: float, out: Path, workers: Workers, trajectories: int) -> Path:
+def _collect(pixels: int, crop: float, cameras: int, out: Path, workers: Workers, trajectories: int) -> Path:
     """The trajectories of all connectors that can be drawn, as pictures of this size, or of the middle of it."""
     from lotj.collect import CollectConfig, collect
     from lotj.experiments.reward_runs import crop_store, drawable_connectors
 
-    usual = PRESETS["desk"].image_size
-    store = out / ("trajectories.sqlite" if pixels == usual else f"trajectories-{pixels}.sqlite")
-    config = CollectConfig(tuple(drawable_connectors()), trajectories, slow=0.15, wrong_place=0.15, image_size=pixels)
-    with bar("collect" if pixels == usual else f"collect at {pixels} px") as tick:
+    usual = (pixels, cameras) == (PRESETS["desk"].image_size, 1)
+    store = out / ("trajectories.sqlite" if usual else f"trajectories-{pixels}{'-two' * (cameras > 1)}.sqlite")
+    names = tuple(drawable_connectors())
+    config = CollectConfig(names, trajectories, slow=0.15, wrong_place=0.15, image_size=pixels, cameras=cameras)
+    with bar("collect" if usual else f"collect at {pixels} px, {cameras} camera(s)") as tick:
         collect(config, store, workers=workers, progress=tick)
     if crop == 1.0:
         return store

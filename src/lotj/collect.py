@@ -54,6 +54,8 @@ class CollectConfig:
     """Share of presses 3-45 mm beside the socket, and of flights in the air about it. Labels stay true."""
     image_size: int = 64
     """px."""
+    cameras: int = 1
+    """How many of the wrist's cameras are recorded, side by side."""
     seed: int = 0
     """Of the whole collection."""
 
@@ -165,7 +167,12 @@ def roll_chunk(chunk: Chunk) -> list[tuple[str, int, Trajectory | None]]:
     """Roll a chunk's trajectories; None stands for a dislodged one. Runs in a worker."""
     config = chunk.config
     env = InsertionEnv(
-        get_connector(chunk.connector), chunk.robot, "mixed", image_size=config.image_size, ground_truth=True
+        get_connector(chunk.connector),
+        chunk.robot,
+        "mixed",
+        image_size=config.image_size,
+        cameras=config.cameras,
+        ground_truth=True,
     )
     rolled: list[tuple[str, int, Trajectory | None]] = []
     try:

@@ -62,6 +62,7 @@ class Rolls(NamedTuple):
     connector: str
     robot: str
     image_size: int
+    cameras: int
     seed: int
     indices: tuple[int, ...]
     policy: Mapping[str, Any]
@@ -123,9 +124,9 @@ def roll_out(
     with TrajectoryStore(path, mode="a") as store:
         own = store.index.source == SOURCE
         finished = set(zip(store.index.connector[own].tolist(), store.index.seed[own].tolist()))
-        size, state = store.shape.height, _as_arrays(policy)
+        shape, state = store.shape, _as_arrays(policy)
         tasks = [
-            Rolls(config, connector, robot, size, seed, indices[at : at + CHUNK], state)
+            Rolls(config, connector, robot, shape.height, shape.cameras, seed, indices[at : at + CHUNK], state)
             for connector in connectors
             for place, robot in enumerate(robots)
             for indices in [tuple(range(FIRST_INDEX + place, FIRST_INDEX + config.trials, len(robots)))]
@@ -146,7 +147,9 @@ def roll_task(task: Rolls) -> list[Trajectory]:
     """Roll a task's trials. Runs in a worker."""
     config, connector = task.config, get_connector(task.connector)
     policy = ImagePolicy(_from_arrays(task.policy))
-    env = InsertionEnv(connector, task.robot, "mixed", image_size=task.image_size, ground_truth=True)
+    env = InsertionEnv(
+        connector, task.robot, "mixed", image_size=task.image_size, cameras=task.cameras, ground_truth=True
+    )
     rolled = []
     try:
         with torch_threads(1):

@@ -115,5 +115,16 @@ def evaluate_in(
             seen.append(trial.true)
             tick(len(seen), total, f"true success {sum(seen)}/{len(seen)}")
 
-        size = preset.image_size
-        evaluate_policy(connector, preset.robot, policy, offline, preset.evaluate, size, out, told, about, ask)
+        evaluate_policy(
+            connector,
+            preset.robot,
+            policy,
+            offline,
+            preset.evaluate,
+            preset.image_size,
+            preset.cameras,
+            out,
+            told,
+            about,
+            ask,
+        )

@@ -28,6 +28,8 @@ class Job:
     """To be practised, as for ``lotj.cells.opening.open_cell``."""
     image_size: int
     """px."""
+    cameras: int
+    """How many cameras' pictures an image holds."""
     reward: RewardSource
     """Who pays."""
     reward_model: RewardModel
@@ -81,6 +83,7 @@ def _cell(job: Job, robot: str, learner: Learner) -> Cell:
         job.connector,
         robot,
         image_size=job.image_size,
+        cameras=job.cameras,
         purpose="practise",
         stop_file=job.stop_file,
         ledger=ledger,

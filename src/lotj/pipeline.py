@@ -185,6 +185,7 @@ def practise_unchecked(
     job = Job(
         connector if is_own_cell(robot) else get_connector(connector),
         store.shape.height,
+        store.shape.cameras,
         settings.reward,
         offline.reward,
         offline.rule,
@@ -223,7 +224,8 @@ def check_reward(
         store: pictures of the known connectors.
         seed: of the run.
     """
-    with open_cell(connector, robot, "II", image_size=store.shape.height, purpose="practise") as env:
+    shape = store.shape
+    with open_cell(connector, robot, "II", image_size=shape.height, cameras=shape.cameras, purpose="practise") as env:
         answer = preflight(
             config,
             env,
@@ -255,6 +257,7 @@ def evaluate_policy(
     offline: Offline,
     config: EvaluateConfig,
     image_size: int,
+    cameras: int,
     out: Path | None = None,
     progress: Callable[..., None] | None = None,
     about: Mapping[str, Any] | None = None,
@@ -268,7 +271,15 @@ def evaluate_policy(
     name = identify(connector, robot).name
     result = evaluate(
         replace(config, connector=name),
-        lambda scenario: open_cell(connector, robot, scenario, image_size=image_size, purpose="evaluate", ask=ask),
+        lambda scenario: open_cell(
+            connector,
+            robot,
+            scenario,
+            image_size=image_size,
+            cameras=cameras,
+            purpose="evaluate",
+            ask=ask,
+        ),
         policy,
         Judge(offline.reward, offline.rule),
         progress,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lotj.algos.ensemble import EnsembleConfig
 from lotj.algos.iql import CriticConfig
@@ -118,6 +118,11 @@ class Preset:
                     f"Preset.{name}.model.encoder.image_size is {size}, but image_size is {self.image_size}: images "
                     "are collected at one size, so give both the same"
                 )
+            if stage.model.encoder.cameras != self.cameras:
+                raise ValueError(
+                    f"Preset.{name}.model.encoder.cameras is {stage.model.encoder.cameras}, the reward's is "
+                    f"{self.cameras}: all look at the same images; `--cameras` before the preset's name sets all three"
+                )
         for name, steps, decay in (
             ("reward", self.reward.steps, self.reward.model.decay_steps),
             ("policy", self.policy.steps, self.policy.model.decay_steps),
@@ -127,6 +132,11 @@ class Preset:
                     f"Preset.{name}.model.decay_steps is {decay}, but {name}.steps is {steps}: the learning rate would "
                     "not fall to 0 at the end, or stay there; give both the same, or decay_steps 0 for a constant rate"
                 )
+
+    @property
+    def cameras(self) -> int:
+        """How many of the wrist's cameras the robot sees by."""
+        return self.reward.model.encoder.cameras
 
     def split(self) -> Known:
         """Which connectors are trained on and which are kept for validation."""
@@ -163,8 +173,18 @@ class Preset:
             slow=self.slow,
             wrong_place=self.wrong_place,
             image_size=self.image_size,
+            cameras=self.cameras,
             seed=self.seed,
         )
+
+
+def with_cameras(preset: Preset, cameras: int) -> Preset:
+    """The preset, for a robot that sees by so many cameras."""
+
+    def seeing(stage: Any) -> Any:
+        return replace(stage, model=replace(stage.model, encoder=replace(stage.model.encoder, cameras=cameras)))
+
+    return replace(preset, reward=seeing(preset.reward), critic=seeing(preset.critic), policy=seeing(preset.policy))
 
 
 def _sized(
@@ -177,11 +197,12 @@ def _sized(
     relabel: bool = True,
     reward_augment: AugmentConfig = AugmentConfig(turn=10.0, zoom=0.15, recolour=0.8),
     recolour: float = 0.8,
+    cameras: int = 1,
     **fields: object,
 ) -> Preset:
     """A preset whose three networks share a size: ``steps`` of reward, critic and policy. ``recolour`` is what of
     `AugmentConfig` critic and policy bear as well: a turned picture wants a turned action."""
-    encoder = EncoderConfig(width, image_size)
+    encoder = EncoderConfig(width, image_size, cameras)
     reward, critic, policy = steps
     return Preset(
         name=name,
@@ -211,6 +232,7 @@ PRESETS: dict[str, Preset] = {
         image_size=32,
         steps=(30, 20, 30),
         batch=16,
+        cameras=2,
         connectors=6,
         validation=1,
         trajectories=8,
@@ -230,6 +252,7 @@ PRESETS: dict[str, Preset] = {
         image_size=64,
         steps=(6000, 800, 7000),
         batch=64,
+        cameras=2,
         generated=240,
         trajectories=40,
         dagger=DaggerConfig(trials=20),
@@ -287,7 +310,7 @@ def estimate(preset: Preset, speed: Speed, workers: int) -> Estimate:
     connectors = (len(preset.known) or preset.connectors) + preset.beside
     trajectories, rolled = connectors * preset.trajectories, connectors * preset.dagger.trials
     frames = trajectories * FRAMES_PER_TRAJECTORY + rolled * FRAMES_PER_ROLL_OUT
-    frame_bytes = preset.image_size**2 * 3
+    frame_bytes = preset.image_size**2 * 3 * preset.cameras
     practice, features = preset.practice.practice, preset.practice.features
     seconds_a_step = 1 / (speed.trajectories * FRAMES_PER_TRAJECTORY)
     reward = preset.reward.steps * preset.reward.batch_size / speed.train_images

@@ -29,7 +29,8 @@ def _training_speed(preset: Preset, seconds: float = 1.0) -> float:
     device = default_device()
     encoder = Encoder(config).to(device)
     batch = preset.reward.batch_size if device.type == "cuda" else 16
-    image = torch.zeros(batch, 3, config.image_size, config.image_size, dtype=torch.uint8, device=device)
+    size = config.image_size
+    image = torch.zeros(batch, 3, size, config.cameras * size, dtype=torch.uint8, device=device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -44,7 +45,14 @@ def _training_speed(preset: Preset, seconds: float = 1.0) -> float:
 
 
 def _collecting_speed(preset: Preset, trials: int = 3) -> float:
-    env = InsertionEnv(preset.practise_on[0], preset.robot, "mixed", image_size=preset.image_size, ground_truth=True)
+    env = InsertionEnv(
+        preset.practise_on[0],
+        preset.robot,
+        "mixed",
+        image_size=preset.image_size,
+        cameras=preset.cameras,
+        ground_truth=True,
+    )
     try:
         expert = Expert(env)
         rollout(env, expert, np.random.default_rng(0), seed=0)

@@ -33,7 +33,7 @@ class Reading(NamedTuple):
 
 
 class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
-    """Observations ``{"image": (H, W, 3) uint8[, "state": (S,) float32]}``, actions (3,) in [-1, 1] along x, y, z.
+    """Observations ``{"image": (H, cameras * H, 3) uint8[, "state": (S,) float32]}``, actions (3,) in [-1, 1].
 
     It maps and it does not guard: ``lotj.cells.safety.SafeCell`` stands between it and any policy.
 
@@ -46,7 +46,8 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     Args:
         spec: the cell.
         connector: what is in its clamp.
-        image_size: H = W in px.
+        image_size: H in px.
+        cameras: how many of the file's cameras are shown, the first ones, side by side.
         scenario: where trials start that do not say otherwise, in a cell that honours scenarios.
         truth: offer ground truth in ``info``, for collection, evaluation and reports.
         ground_truth: pay it as reward and end trials by it, for collection.
@@ -66,6 +67,7 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         connector: str,
         *,
         image_size: int,
+        cameras: int = 1,
         scenario: str | None = None,
         truth: bool = False,
         ground_truth: bool = False,
@@ -85,6 +87,12 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             )
         if truth and spec.success == "ask" and ask is None:
             raise CellSpecError(f"cell {spec.name!r} asks a person for success, but nobody is there to be asked")
+        if len(spec.images) < cameras:
+            raise CellSpecError(
+                f"cell {spec.name!r} has {len(spec.images)} camera(s), the networks look at {cameras}: name more under "
+                f"[observation] image, or train with `--cameras {len(spec.images)}`"
+            )
+        self._cameras = spec.images[:cameras]
         self.config, self.connector, self.robot = spec, connector, spec.name
         self.calibration, self.image_size, self.scenario = calibration, image_size, scenario
         self._truth, self._ground_truth, self._ask = truth or ground_truth, ground_truth, ask
@@ -105,9 +113,10 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.action_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
         self._dim = space.shape[0]
         self._step = 0
-        self.raw_image: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
-        """The camera's last picture as it came, for the watchdog."""
-        layout: dict[str, spaces.Space[Any]] = {"image": spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)}
+        self.raw_images: tuple[NDArray[np.uint8], ...] = (np.zeros((0, 0, 3), np.uint8),) * cameras
+        """Each camera's last picture as it came, for the watchdog."""
+        shape = (image_size, cameras * image_size, 3)
+        layout: dict[str, spaces.Space[Any]] = {"image": spaces.Box(0, 255, shape, np.uint8)}
         if spec.state:
             observed = {} if self.env.observation_space is None else self.env.observation_space.sample()
             size = sum(np.size(pick(observed, path, spec.env)) for path in spec.state)
@@ -163,9 +172,15 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     def _observe(self, observation: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         spec = self.config
-        image = self.env.render() if spec.image == "render" else pick(observation, spec.image, spec.env)
-        self.raw_image = np.array(image)
-        seen: dict[str, NDArray[Any]] = {"image": to_square(self.raw_image, self.image_size, spec.crop, spec.image)}
+        self.raw_images = tuple(
+            np.array(self.env.render() if name == "render" else pick(observation, name, spec.env))
+            for name in self._cameras
+        )
+        squares = [
+            to_square(raw, self.image_size, crop, name)
+            for raw, crop, name in zip(self.raw_images, spec.crops, self._cameras)
+        ]
+        seen: dict[str, NDArray[Any]] = {"image": np.concatenate(squares, axis=1)}
         if spec.state:
             parts = [np.ravel(pick(observation, path, spec.env)) for path in spec.state]
             seen["state"] = np.concatenate(parts).astype(np.float32)

@@ -62,7 +62,7 @@ def check_cell(
         add("contract", False, str(error))
         return findings
     try:
-        cell = CellEnv(spec, connector, image_size=image_size, env=env)
+        cell = CellEnv(spec, connector, image_size=image_size, cameras=len(spec.images), env=env)
         safe = SafeCell(cell)
     except CellSpecError as error:
         add("environment", False, str(error))
@@ -78,9 +78,10 @@ def check_cell(
 def _look(spec: CellSpec, safe: SafeCell, steps: int, add: Callable[[str, bool | None, str], None]) -> None:
     observation, info = safe.reset(seed=0)
     add("reset", True, f"starts within the workspace, {info['force']:.1f} N")
-    raw = safe.cell.raw_image
-    picture = f"{raw.shape[1]} x {raw.shape[0]} px -> {observation['image'].shape[0]} px"
-    spread = float(observation["image"].std())
+    raws, size = safe.cell.raw_images, observation["image"].shape[0]
+    picture = ", ".join(f"{raw.shape[1]} x {raw.shape[0]} px" for raw in raws) + f" -> {size} px"
+    # Of the camera that shows least.
+    spread = min(float(observation["image"][:, at * size : (at + 1) * size].std()) for at in range(len(raws)))
     add(
         "picture",
         spread > 2,
@@ -124,19 +125,19 @@ class _Move(NamedTuple):
 def _move(spec: CellSpec, safe: SafeCell, steps: int) -> tuple[list[_Move], int, int]:
     """Back and forth along each axis, up first; returns the moves, and how many pictures differed."""
     pattern = [(0, 0, 0.6), (0.6, 0, 0), (-0.6, 0, 0), (0, 0.6, 0), (0, -0.6, 0), (0, 0, -0.3)]
-    moves, different, last = [], 0, safe.cell.raw_image
+    moves, different, last = [], 0, safe.cell.raw_images
     for index in range(steps):
         if index and index % spec.horizon == 0:
             safe.reset(seed=index)
-            last = safe.cell.raw_image
+            last = safe.cell.raw_images
         before = safe.reading.position.copy()
         action = safe.limit(np.array(pattern[index % len(pattern)]), safe.reading)
         start = time.perf_counter()
         safe.step(action)
         seconds = time.perf_counter() - start
         moves.append(_Move(action * safe.action_scale, before, safe.reading.position.copy(), seconds))
-        different += not np.array_equal(safe.cell.raw_image, last)
-        last = safe.cell.raw_image
+        different += not any(np.array_equal(new, old) for new, old in zip(safe.cell.raw_images, last))
+        last = safe.cell.raw_images
     return moves, len(moves), different
 
 

@@ -47,6 +47,8 @@ class CellCollectConfig:
     """Share of slow insertions."""
     image_size: int = 64
     """px."""
+    cameras: int = 1
+    """How many of the cell's cameras are recorded, side by side."""
     seed: int = 0
     """Of all draws."""
 
@@ -224,7 +226,7 @@ def collect_on_cell(
             if not waiting:
                 continue
             ready(connector)
-            with _opened(spec, cell_file, connector, config.image_size, ask, stop_file) as (cell, calibration):
+            with _opened(config, spec, cell_file, connector, ask, stop_file) as (cell, calibration):
                 for seed in waiting:
                     trajectory = _roll(config, spec, cell, calibration, seed)
                     if _discard(trajectory, spec, ask):
@@ -241,7 +243,13 @@ class _opened:
     """The cell and the connector's calibration, for one connector."""
 
     def __init__(
-        self, spec: CellSpec, cell_file: Path, connector: str, image_size: int, ask: Ask | None, stop_file: Path | None
+        self,
+        config: CellCollectConfig,
+        spec: CellSpec,
+        cell_file: Path,
+        connector: str,
+        ask: Ask | None,
+        stop_file: Path | None,
     ) -> None:
         self.calibration = load_calibration(cell_folder(cell_file), connector)
         if spec.expert is None and self.calibration is None:
@@ -253,7 +261,8 @@ class _opened:
             CellEnv(
                 spec,
                 connector,
-                image_size=image_size,
+                image_size=config.image_size,
+                cameras=config.cameras,
                 ground_truth=True,
                 calibration=self.calibration,
                 ask=ask,
@@ -324,10 +333,10 @@ def _claim(store: TrajectoryStore, spec: CellSpec, config: CellCollectConfig) ->
             f"{store.path} holds actions of {held} m for 1, cell {spec.name!r} moves {scale}: name another run folder"
         )
     shape = store.shape if len(store) else None
-    if shape is not None and shape.height != config.image_size:
+    if shape is not None and (shape.height, shape.cameras) != (config.image_size, config.cameras):
         raise ValueError(
-            f"{store.path} holds images of {shape.height} px, this collection would add {config.image_size}: "
-            "give it the same size, or name another run folder"
+            f"{store.path} holds images of {shape.height} px and {shape.cameras} camera(s), this collection would add "
+            f"{config.image_size} px and {config.cameras}: give it the same, or name another run folder"
         )
     store.set_metadata("action_scale", scale)
     store.set_metadata("robots", 1)

@@ -26,7 +26,7 @@ TCP_IN_TOOL = np.diag([-1.0, 1.0, -1.0])
 """Orientation: SERL's tool looks down along its z, and stands at (1, 0, 0, 0) where our tool has no yaw."""
 JOINT_RESET_TIP = (0.6, 0.0, 0.15)
 """m: where the tip is after a joint reset, clear of any socket."""
-CAMERAS = ("wrist_1", "overview")
+CAMERAS = ("wrist_1", "wrist_2", "overview")
 SCENARIOS = ("I", "II", "mixed")
 
 
@@ -47,7 +47,8 @@ class MockRobot:
     def __init__(
         self, connector: str = "usb-a", robot: str = "sawyer-a", scenario: str = "I", image_size: int = 128
     ) -> None:
-        self._settings: dict[str, Any] = {"robot": robot, "scenario": scenario, "image_size": image_size, "yaw": True}
+        self._settings: dict[str, Any] = {"robot": robot, "scenario": scenario, "image_size": image_size, "cameras": 2}
+        self._settings["yaw"] = True
         self.refuses_motion = False
         """A pose is answered, and nothing moves: an arm in its error state."""
         self.sim = self._make(connector)
@@ -119,14 +120,16 @@ class MockRobot:
         }
 
     def image(self, camera: str) -> NDArray[np.uint8]:
-        """(H, W, 3) of ``wrist_1``, as of the last motion, or of ``overview``.
+        """(H, W, 3) of a wrist camera, as of the last motion, or of ``overview``.
 
         Raises:
             BadRequestError: there is no such camera.
         """
         if camera not in CAMERAS:
             raise BadRequestError(f"no camera {camera!r}; there are {', '.join(CAMERAS)}")
-        return self.sim.render() if camera == "overview" else self._image
+        if camera == "overview":
+            return self.sim.render()
+        return np.split(self._image, len(self.sim.cameras), axis=1)[CAMERAS.index(camera)]
 
     def close(self) -> None:
         """Free the graphics contexts."""

@@ -105,6 +105,7 @@ def open_cell(
     scenario: str | None = None,
     *,
     image_size: int,
+    cameras: int = 1,
     purpose: Purpose,
     ask: Ask | None = None,
     stop_file: Path | None = None,
@@ -116,7 +117,8 @@ def open_cell(
         connector: as for ``identify``.
         robot: ``sawyer-a``, ``sawyer-b`` or a cell's file.
         scenario: where trials start that do not say otherwise.
-        image_size: H = W in px.
+        image_size: H in px; a camera's picture is square.
+        cameras: how many cameras' pictures an image holds, side by side.
         purpose: who asks.
         ask: asks a person about success, where the cell knows no other way.
         stop_file: an own cell stops as soon as it exists.
@@ -132,6 +134,7 @@ def open_cell(
             robot,
             scenario or "I",  # type: ignore[arg-type]
             image_size=image_size,
+            cameras=cameras,
             ground_truth=purpose == "collect",
         )
     path = Path(robot)
@@ -146,6 +149,7 @@ def open_cell(
         name,
         env=make_env(spec, connector if isinstance(connector, str) else name),
         image_size=image_size,
+        cameras=cameras,
         scenario=scenario,
         truth=truth,
         ground_truth=purpose == "collect",

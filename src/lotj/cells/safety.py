@@ -11,7 +11,7 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -135,9 +135,9 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         reading = self._reading
         self._count_contact(reading)
         info["contact_impulse"], info["sent_action"] = self._trial_impulse, allowed
-        if not self._fresh.saw(self.cell.raw_image, reading.position):
+        if not self._fresh.saw(self.cell.raw_images, reading.position):
             self._stop(
-                f"{self.robot}: the camera gave {self.config.stale_images} identical pictures in a row while the tool "
+                f"{self.robot}: a camera gave {self.config.stale_images} identical pictures in a row while the tool "
                 "moved; it is frozen. Restart it, then repeat"
             )
         why = self._excess(reading)
@@ -307,19 +307,20 @@ class _Freshness:
     """Counts identical pictures in a row while the tool moved; where it rests, a picture may stay the same."""
 
     def __init__(self, limit: int) -> None:
-        self._limit, self._same = limit, 1
-        self._last: NDArray[np.uint8] | None = None
-        self._where: NDArray[np.float64] | None = None
+        self._limit = limit
+        self._last: dict[int, tuple[NDArray[np.uint8], NDArray[np.float64], int]] = {}
 
-    def saw(self, image: NDArray[np.uint8], position: NDArray[np.float64]) -> bool:
-        """Whether the camera still seems to see."""
+    def saw(self, images: Sequence[NDArray[np.uint8]], position: NDArray[np.float64]) -> bool:
+        """Whether every camera still seems to see."""
         if not self._limit:
             return True
-        if self._last is None or self._where is None or not np.array_equal(image, self._last):
-            self._same, self._last, self._where = 1, image, position
-        elif np.linalg.norm(position - self._where) > MOVED:
-            self._same, self._where = self._same + 1, position
-        return self._same < self._limit
+        for camera, image in enumerate(images):
+            last, where, same = self._last.get(camera, (None, position, 1))
+            if last is None or not np.array_equal(image, last):
+                self._last[camera] = image, position, 1
+            elif np.linalg.norm(position - where) > MOVED:
+                self._last[camera] = image, position, same + 1
+        return all(same < self._limit for _, _, same in self._last.values())
 
 
 def _load(path: Path) -> Any:

@@ -14,7 +14,6 @@ from lotj.sim.expert import Expert, ExpertConfig
 from lotj.sim.randomize import Randomization
 from lotj.sim.robot import TOOL_TO_TIP
 
-CAMERA = "wrist_1"
 PLUG_DOWN = (1.0, 0.0, 0.0, 0.0)
 """Quaternion x, y, z, w of a tool that points down."""
 
@@ -23,7 +22,8 @@ class SerlInsertionEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
     """``lotj/SerlInsertion-v0``: `InsertionEnv` with SERL's observations and actions.
 
     Observations: ``state`` with ``tcp_pose`` (7,) m and quaternion of the plug's tip as it is calibrated, ``tcp_vel``
-    (6,) m/s, ``tcp_force`` (3,) N, ``tcp_torque`` (3,) N m, ``gripper_pose`` (1,); ``images/wrist_1`` (H, W, 3) uint8.
+    (6,) m/s, ``tcp_force`` (3,) N, ``tcp_torque`` (3,) N m, ``gripper_pose`` (1,); ``images/wrist_1`` (H, H, 3)
+    uint8, with ``cameras=2`` ``images/wrist_2`` too.
     Actions ``Box(-1, 1, (7,))``: displacement (5 mm), rotation (ignored), gripper (ignored). Truncation after
     ``horizon`` steps.
     ``info["succeed"]`` is true success.
@@ -31,7 +31,7 @@ class SerlInsertionEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
     Args:
         connector: in the clamp.
         robot: ``sawyer-a`` or ``sawyer-b``.
-        image_size: H = W in px.
+        image_size: H in px.
         fixed: the socket stands in one place and the plug is held true, as in a fixture, so that a pose can be
             captured.
         horizon: steps to truncation.
@@ -59,8 +59,10 @@ class SerlInsertionEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         state: dict[str, spaces.Space[Any]] = {
             name: spaces.Box(-np.inf, np.inf, (size,), np.float32) for name, size in numbers.items()
         }
-        picture = self.sim.observation_space["image"]  # type: ignore[index]
-        self.observation_space = spaces.Dict({"state": spaces.Dict(state), "images": spaces.Dict({CAMERA: picture})})  # type: ignore[assignment]
+        self._images = tuple(f"wrist_{number}" for number in range(1, len(self.sim.cameras) + 1))
+        picture = spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
+        images = spaces.Dict(dict.fromkeys(self._images, picture))
+        self.observation_space = spaces.Dict({"state": spaces.Dict(state), "images": images})  # type: ignore[assignment]
         self._before = np.zeros(3)
         self._horizon, self._steps = horizon, 0
 
@@ -104,7 +106,8 @@ class SerlInsertionEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
             "tcp_torque": wrench[3:].astype(np.float32),
             "gripper_pose": np.zeros(1, np.float32),
         }
-        return {"state": state, "images": {CAMERA: observation["image"]}}
+        pictures = np.split(observation["image"], len(self._images), axis=1)
+        return {"state": state, "images": {name: np.ascontiguousarray(p) for name, p in zip(self._images, pictures)}}
 
     def _told(self, info: dict[str, Any]) -> dict[str, Any]:
         return {"succeed": info["privileged/success"], "dislodged": info["dislodged"], "action_scale": ACTION_SCALE[:3]}

@@ -36,10 +36,11 @@ class CellSpec:
     connector_argument: str | None = None
     """Which of them receives the connector's name: for simulators, which change the connector by software."""
 
-    image: str = "images/wrist_1"
-    """Path of the camera's picture in an observation, or ``render`` for the environment's own ``render()``."""
-    crop: tuple[int, int, int, int] | None = None
-    """Top, left, height, width in px; the centre square by default."""
+    image: str | tuple[str, ...] = "images/wrist_1"
+    """Path of the camera's picture in an observation, or ``render`` for the environment's own ``render()``; or several,
+    of which a run uses as many as its networks look at, the first ones."""
+    crop: tuple[Any, ...] | None = None
+    """Top, left, height, width in px, or such a list for each camera; the centre square by default."""
     state: tuple[str, ...] = ()
     """Paths of proprioception handed to policies; none by default."""
     tcp_pose: str = "state/tcp_pose"
@@ -112,6 +113,18 @@ class CellSpec:
         if self.step is not None:
             return self.step
         return math.sqrt(3) * (self.metres_per_unit or math.inf)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Paths of all cameras' pictures."""
+        return (self.image,) if isinstance(self.image, str) else self.image
+
+    @property
+    def crops(self) -> tuple[tuple[int, int, int, int] | None, ...]:
+        """One for each of ``images``."""
+        if self.crop is None or isinstance(self.crop[0], int):
+            return (self.crop,) * len(self.images)  # type: ignore[return-value]
+        return tuple(tuple(crop) for crop in self.crop)  # type: ignore[return-value]
 
     def require_contract(self) -> None:
         """Raise unless everything is declared that practice needs to be safe.
@@ -208,10 +221,12 @@ def _known(path: Path, section: str, key: str) -> str:
 
 
 def _check(spec: CellSpec) -> None:
-    for name in ("name", "env", "image", "tcp_pose", "tcp_force", "tcp_torque"):
+    for name in ("name", "env", "tcp_pose", "tcp_force", "tcp_torque"):
         value = getattr(spec, name)
         if not isinstance(value, str) or not value:
             raise CellSpecError(f"{name} must be a non-empty string, got {value!r}")
+    if not spec.images or not all(isinstance(path, str) and path for path in spec.images):
+        raise CellSpecError(f"image must be a path, or a list of paths for several cameras, got {spec.image!r}")
     optional = ("metres_per_unit", "rate_hz", "step", "force", "torque")
     positive = ("contact", "trial_impulse", "practice_impulse", "retract_height")
     for name in (*optional, *positive):
@@ -244,9 +259,7 @@ def _check(spec: CellSpec) -> None:
     components = spec.components
     if len(components) != 3 or len(set(components)) != 3 or not all(isinstance(c, int) and c >= 0 for c in components):
         raise CellSpecError(f"components must be three different whole numbers, got {components!r}")
-    crop = spec.crop
-    if crop is not None and (len(crop) != 4 or not all(isinstance(c, int) for c in crop) or min(crop[2:]) < 1):
-        raise CellSpecError(f"crop must be [top, left, height, width] in px, got {crop!r}")
+    _check_crops(spec)
     known = spec.success in (None, "reward", "pose", "ask") or str(spec.success).startswith("info/")
     if not known:
         raise CellSpecError(f"[success] from must be 'info/<key>', 'reward', 'pose' or 'ask', got {spec.success!r}")
@@ -256,6 +269,19 @@ def _check(spec: CellSpec) -> None:
             raise CellSpecError(f"{limit} is limited to {value}, but {sensor} is {NONE!r}: name the sensor, or say inf")
         if getattr(spec, sensor) != NONE and value is not None and not math.isfinite(value):
             raise CellSpecError(f"{limit} is unlimited although {sensor} is measured: give a limit")
+
+
+def _check_crops(spec: CellSpec) -> None:
+    crop = spec.crop
+    if crop is None:
+        return
+    single = bool(crop) and all(isinstance(c, int) for c in crop)
+    for one in (crop,) if single else crop:
+        whole = isinstance(one, list | tuple) and len(one) == 4 and all(isinstance(c, int) for c in one)
+        if not whole or min(one[2:]) < 1:
+            raise CellSpecError(f"crop must be [top, left, height, width] in px, or a list of such, got {crop!r}")
+    if not single and len(crop) != len(spec.images):
+        raise CellSpecError(f"crop has {len(crop)} entries for {len(spec.images)} cameras: give one for each, or one")
 
 
 def _number(value: Any) -> bool:

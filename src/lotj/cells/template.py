@@ -21,7 +21,8 @@ env = "my_package:MyCell-v0"              # module:Id, for gymnasium.make
 # url = "http://127.0.0.1:5000"
 
 [observation]                             # paths into an observation: a/b, a[0:3]
-image = "images/wrist_1"                  # (H, W, 3) uint8; "render" takes the environment's own render()
+image = "images/wrist_1"                  # (H, W, 3) uint8; "render" takes the environment's own render();
+                                          # ["images/wrist_1", "images/wrist_2"] for two cameras
 # crop = [0, 80, 480, 480]                # top, left, height, width, px; the centre square by default
 # state = ["state/tcp_pose[0:3]"]         # proprioception for the policy; none by default
 tcp_pose = "state/tcp_pose"               # x, y, z first

@@ -79,8 +79,11 @@ def lost_success(episode: Episode, config: ReadConfig) -> bool:
     return len(label) > len(episode.image) and bool(label[-1]) and not label[:-1].any()
 
 
-def resized(image: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
-    """Centre-cropped to a square and scaled, (N, size, size, 3); as it is where ``size`` is None or already its own."""
+def resized(image: NDArray[np.uint8], size: int | None, cameras: int = 1) -> NDArray[np.uint8]:
+    """Centre-cropped to a square and scaled, (N, size, size, 3); as it is where ``size`` is None or already its own.
+    ``cameras`` such pictures side by side stay side by side."""
+    if cameras > 1:
+        return np.concatenate([resized(one, size) for one in np.split(image, cameras, axis=2)], axis=2)
     height, width = image.shape[1:3]
     if size is None or (height, width) == (size, size):
         return image

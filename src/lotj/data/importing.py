@@ -117,7 +117,8 @@ def converted(item: Item, config: ReadConfig, seed: int) -> Trajectory:
         check_trajectory(item)
     except ValueError as error:
         raise ForeignError("wrong-shape", str(error)) from error
-    return replace(item, image=resized(item.image, config.image_size))
+    height, width = item.image.shape[1:3]
+    return replace(item, image=resized(item.image, config.image_size, width // height if width % height == 0 else 1))
 
 
 def episode_seed(digest: str, number: int) -> int:
@@ -132,8 +133,13 @@ def name_of(item: Item, number: int) -> str:
 
 def _append(store: TrajectoryStore, trajectory: Trajectory, nth: tuple[str, int], config: ReadConfig) -> None:
     height, width = trajectory.image.shape[1:3]
-    if len(store) and config.image_size is None and (store.shape.height, store.shape.width) != (height, width):
+    if len(store) and (store.shape.height, store.shape.width) != (height, width):
         have = f"{store.shape.height} x {store.shape.width}"
+        if store.shape.height == height:
+            raise ValueError(
+                f"{store.path} holds images of {have}, the data has {height} x {width}, as of another number of "
+                "cameras: import into a new store or run"
+            )
         raise ValueError(
             f"{store.path} holds images of {have}, the data has {height} x {width}; add --image-size "
             f"{store.shape.height}, or import into a new store"

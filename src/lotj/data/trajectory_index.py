@@ -18,6 +18,11 @@ class Shape(NamedTuple):
     state: int
     action: int
 
+    @property
+    def cameras(self) -> int:
+        """How many square pictures stand side by side in an image; 1 where it is no row of squares."""
+        return self.width // self.height if self.width % self.height == 0 else 1
+
 
 @dataclass(frozen=True)
 class TrajectoryIndex:

@@ -33,6 +33,10 @@ def _pixels(stage: RewardStage, size: int) -> RewardStage:
     return replace(stage, model=replace(stage.model, encoder=encoder))
 
 
+def _cameras(stage: RewardStage, cameras: int) -> RewardStage:
+    return replace(stage, model=replace(stage.model, encoder=replace(stage.model.encoder, cameras=cameras)))
+
+
 LEVERS: Mapping[str, Callable[[RewardStage], RewardStage]] = {
     BASE: lambda stage: stage,
     "no-recolouring": lambda stage: _augment(stage, recolour=0.0),
@@ -57,6 +61,7 @@ LEVERS: Mapping[str, Callable[[RewardStage], RewardStage]] = {
     "32-px": lambda stage: _pixels(stage, 32),
     "96-px": lambda stage: _pixels(stage, 96),
     "closer": lambda stage: stage,
+    "two-cameras": lambda stage: _cameras(stage, 2),
 }
 """A change to the training of the reward model, by name; ``closer`` also uses the middle two thirds of the view."""
 CROPS: Mapping[str, float] = {"closer": 2 / 3}

@@ -70,6 +70,11 @@ class RewardCase:
         """Size of the picture before it is cropped."""
         return round(self.stage.model.encoder.image_size / self.crop)
 
+    @property
+    def view(self) -> tuple[int, float, int]:
+        """What its store depends on: ``collected_px``, ``crop``, and the number of cameras."""
+        return self.collected_px, self.crop, self.stage.model.encoder.cameras
+
 
 @dataclass(frozen=True)
 class RewardTableConfig:

@@ -27,7 +27,10 @@ class EncoderConfig:
     width: int = 16
     """Channels of the first stage; the stages have 1, 2, 4 and 8 times as many. 64 is the paper's ResNet-18."""
     image_size: int = 64
-    """Height and width of the images, in pixels."""
+    """Height and width of a camera's picture, in pixels."""
+    cameras: int = 1
+    """How many cameras' pictures an image holds, side by side. To the network each is three more channels: it costs the
+    first convolution alone, and a place in one picture means nothing in another, which is for the network to learn."""
     norm: Literal["group", "batch"] = "group"
     """Normalisation: ``group`` or, as in the original ResNet, ``batch``."""
     pixel_mean: float = 0.5
@@ -43,6 +46,8 @@ class EncoderConfig:
             raise ValueError(f"EncoderConfig.width must be a positive multiple of 4, got {self.width}")
         if self.image_size < 32:
             raise ValueError(f"EncoderConfig.image_size must be at least 32 pixels, got {self.image_size}")
+        if self.cameras < 1:
+            raise ValueError(f"EncoderConfig.cameras must be at least 1, got {self.cameras}")
         if self.norm not in ("group", "batch"):
             raise ValueError(f"EncoderConfig.norm must be 'group' or 'batch', got {self.norm!r}")
 
@@ -70,7 +75,7 @@ class Encoder(nn.Module):
         norm = _norm(config.norm)
         width = config.width
         self.stem = nn.Sequential(
-            nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False),
+            nn.Conv2d(3 * config.cameras, width, kernel_size=7, stride=2, padding=3, bias=False),
             norm(width),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
@@ -89,7 +94,7 @@ class Encoder(nn.Module):
         """Encode a batch.
 
         Args:
-            image: (B, 3, H, W) uint8 with H = W = ``config.image_size``.
+            image: (B, 3, H, W) uint8 with H = ``config.image_size`` and W = ``config.cameras`` times that.
 
         Returns:
             (B, F) float32.
@@ -97,12 +102,15 @@ class Encoder(nn.Module):
         Raises:
             ValueError: if the shape or dtype is another.
         """
-        size = self.config.image_size
-        if image.dtype != torch.uint8 or image.ndim != 4 or tuple(image.shape[1:]) != (3, size, size):
+        size, width = self.config.image_size, self.config.cameras * self.config.image_size
+        if image.dtype != torch.uint8 or image.ndim != 4 or tuple(image.shape[1:]) != (3, size, width):
             raise ValueError(
-                f"Encoder expects images (B, 3, {size}, {size}) uint8, got {tuple(image.shape)} {image.dtype}: "
-                "resize them, or train with EncoderConfig.image_size set to their size"
+                f"Encoder expects images (B, 3, {size}, {width}) uint8, of {self.config.cameras} camera(s), got "
+                f"{tuple(image.shape)} {image.dtype}: resize them, or train with EncoderConfig.image_size and cameras "
+                "set to theirs"
             )
+        if self.config.cameras > 1:
+            image = torch.cat(image.split(size, dim=3), dim=1)  # (B, 3 * cameras, size, size)
         pixels = image.to(torch.float32, memory_format=torch.channels_last)
         pixels = (pixels / 255 - self.config.pixel_mean) / self.config.pixel_std
         return self.pool(self.stages(self.stem(pixels))).flatten(1)  # (B, F)

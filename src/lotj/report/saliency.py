@@ -37,7 +37,8 @@ def grad_cam(target: Callable[[Tensor], Tensor], layer: nn.Module, image: NDArra
         image: (B, H, W, 3) uint8.
 
     Returns:
-        (B, H, W) float32 in [0, 1], each scaled by its own maximum; zero where nothing raises the target.
+        (B, H, W) float32 in [0, 1], each scaled by its own maximum; zero where nothing raises the target. The pictures
+        of several cameras are one to a layer, so all of an image's have the same map.
 
     Raises:
         ValueError: if the target's shape is not (B,), or no gradient reaches the layer.
@@ -65,7 +66,9 @@ def grad_cam(target: Callable[[Tensor], Tensor], layer: nn.Module, image: NDArra
             maps = LayerGradCam(score, layer).attribute(batch, relu_attributions=True)
     finally:
         handle.remove()
-    heat = LayerAttribution.interpolate(maps, tuple(batch.shape[2:]), "bilinear")[:, 0]  # (B, H, W)
+    height, width = batch.shape[2:]
+    cameras = width // height if width % height == 0 else 1
+    heat = LayerAttribution.interpolate(maps, (height, width // cameras), "bilinear")[:, 0].repeat(1, 1, cameras)
     peak = heat.amax((1, 2), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)
     return (heat / peak).detach().cpu().numpy().astype(np.float32)
 

@@ -120,7 +120,7 @@ def _tile(
     caption: str,
     threshold: float | None,
 ) -> NDArray[np.uint8]:
-    scale = max(1, round(_TILE / trajectory.image.shape[2]))
+    scale = max(1, round(_TILE / trajectory.image.shape[1]))
     image = trajectory.image[step].repeat(scale, axis=0).repeat(scale, axis=1)
     height, width = image.shape[:2]
     canvas = Image.new("RGB", (width + width % 2, (height + _BAR + _CAPTION + 1) // 2 * 2), _BACKGROUND)

@@ -1,4 +1,4 @@
-"""`InsertionEnv`: one connector, one robot, one camera."""
+"""`InsertionEnv`: one connector, one robot, one or two cameras."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lotj.sim.controller import Controller, ControllerConfig
 from lotj.sim.graphics import make_renderer
 from lotj.sim.randomize import CELLS, Randomization, Randomizer
 from lotj.sim.robot import Grasp, GraspConfig
-from lotj.sim.scene import build_scene
+from lotj.sim.scene import WRIST, build_scene
 
 Scenario = Literal["I", "II", "mixed"]
 HORIZON = 20
@@ -31,7 +31,7 @@ SUCCESS_LATERAL = 0.0025
 
 
 class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
-    """Insert a held connector into its socket, from a wrist camera's picture.
+    """Insert a held connector into its socket, from the picture of a wrist camera, or of two.
 
     ### Robot
     A simulated Rethink Sawyer holds the plug in a grasp that gives; Cartesian commands become joint velocities under
@@ -46,7 +46,8 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     | 3 | turn about the vertical (optional) | 0.05 rad |
 
     ### Observation space
-    ``Dict`` of ``image``: ``Box(0, 255, (H, W, 3), uint8)``, RGB, the crop round the tip; and with ``state=True``
+    ``Dict`` of ``image``: ``Box(0, 255, (H, cameras * H, 3), uint8)``, RGB, the crop round the tip of each camera, side
+    by side; and with ``state=True``
     ``state``: ``Box(-inf, inf, (6,), float32)``: tool position relative to the workspace's centre (m), wrist force
     (N, base frame).
 
@@ -92,6 +93,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         scenario: Scenario = "I",
         *,
         image_size: int = 64,
+        cameras: int = 1,
         state: bool = False,
         yaw: bool = False,
         ground_truth: bool = False,
@@ -107,7 +109,8 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             connector: a name of the catalogue, a TOML file, or a description.
             robot: ``sawyer-a`` or ``sawyer-b``.
             scenario: how far from the socket trials start.
-            image_size: H = W in px.
+            image_size: H in px; each camera's picture is square.
+            cameras: 1, or 2 for another wrist camera that looks from a quarter turn aside.
             state: add proprioception to the observation.
             yaw: add a fourth action.
             ground_truth: pay reward and end on true success (collection, diagnosis).
@@ -118,22 +121,26 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             render_mode: ``rgb_array`` gives a view of the whole cell from ``render()``.
 
         Raises:
-            ValueError: unknown robot or scenario, or an image size that cannot be rendered.
+            ValueError: unknown robot or scenario, or pictures that cannot be rendered.
         """
         if robot not in CELLS:
             raise ValueError(f"unknown robot {robot!r}; the cells are {', '.join(CELLS)}")
         if not 16 <= image_size <= MAX_IMAGE_SIZE or image_size % 2:
             raise ValueError(f"image_size must be an even number from 16 to {MAX_IMAGE_SIZE} px, got {image_size}")
+        if cameras not in range(1, len(WRIST) + 1):
+            raise ValueError(f"cameras must be from 1 to {len(WRIST)}, got {cameras}: the wrist has no more")
         self.connector = get_connector(connector) if isinstance(connector, str) else connector
         self.robot = robot
         self.scenario: Scenario = _check_scenario(scenario)
         self.image_size = image_size
+        self.cameras = WRIST[:cameras]
+        """Names of those whose pictures are observed."""
         self.ground_truth = ground_truth
         self.render_mode = render_mode
         self.action_scale = np.array(ACTION_SCALE[: 4 if yaw else 3])
         self._state, self._images = state, images
         grasp = grasp or GraspConfig()
-        self.model = build_scene(self.connector, CELLS[robot].camera, grasp)
+        self.model = build_scene(self.connector, CELLS[robot].cameras[:cameras], grasp)
         self.data = mujoco.MjData(self.model)
         self._grasp = Grasp(self.model, self.data, grasp)
         self._randomizer = Randomizer(self.model, CELLS[robot], randomization or Randomization())
@@ -145,7 +152,8 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self._offset = np.zeros(3)
         self._drawn_scenario: str = scenario
         self.action_space = spaces.Box(-1.0, 1.0, self.action_scale.shape, np.float32)
-        observation: dict[str, spaces.Space[Any]] = {"image": spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)}
+        shape = (image_size, cameras * image_size, 3)
+        observation: dict[str, spaces.Space[Any]] = {"image": spaces.Box(0, 255, shape, np.uint8)}
         if state:
             observation["state"] = spaces.Box(-np.inf, np.inf, (6,), np.float32)
         self.observation_space = spaces.Dict(observation)  # type: ignore[assignment]
@@ -228,11 +236,14 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     def _image(self) -> NDArray[np.uint8]:
         size = self.image_size
         if not self._images:
-            return np.zeros((size, size, 3), np.uint8)
+            return np.zeros((size, len(self.cameras) * size, 3), np.uint8)
         if self._renderer is None:
             self._renderer = make_renderer(self.model, 2 * size, 2 * size)
-        self._renderer.update_scene(self.data, "wrist")
-        pixels = self._renderer.render().astype(np.uint16)
+        return np.concatenate([self._seen_by(self._renderer, camera) for camera in self.cameras], axis=1)
+
+    def _seen_by(self, renderer: mujoco.Renderer, camera: str) -> NDArray[np.uint8]:
+        renderer.update_scene(self.data, camera)
+        pixels = renderer.render().astype(np.uint16)
         # Twice the resolution, averaged: an edge moves the picture by less than a pixel.
         total = pixels[0::2, 0::2] + pixels[1::2, 0::2] + pixels[0::2, 1::2] + pixels[1::2, 1::2]
         return ((total + 2) // 4).astype(np.uint8)

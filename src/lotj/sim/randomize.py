@@ -8,14 +8,16 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from lotj.sim.scene import BENCH_HEIGHT, CLUTTER, SOCKET_HOME, CameraConfig
+from lotj.sim.scene import BENCH_HEIGHT, CLUTTER, SOCKET_HOME, WRIST, CameraConfig
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One robot with its camera bracket and its light."""
+    """One robot with its camera brackets and its light."""
 
-    camera: CameraConfig
+    cameras: tuple[CameraConfig, CameraConfig]
+    """The second one, where it is used, looks from a quarter turn aside: it sees what is displaced along the axis of
+    the first."""
     light_azimuth: float
     """degrees, where the key light stands."""
     warmth: float
@@ -23,8 +25,16 @@ class Cell:
 
 
 CELLS: dict[str, Cell] = {
-    "sawyer-a": Cell(CameraConfig(azimuth=20.0, elevation=38.0), light_azimuth=60.0, warmth=0.3),
-    "sawyer-b": Cell(CameraConfig(azimuth=6.0, elevation=34.0), light_azimuth=-50.0, warmth=-0.3),
+    "sawyer-a": Cell(
+        (CameraConfig(azimuth=20.0, elevation=38.0), CameraConfig(azimuth=110.0, elevation=38.0)),
+        light_azimuth=60.0,
+        warmth=0.3,
+    ),
+    "sawyer-b": Cell(
+        (CameraConfig(azimuth=6.0, elevation=34.0), CameraConfig(azimuth=96.0, elevation=34.0)),
+        light_azimuth=-50.0,
+        warmth=-0.3,
+    ),
 }
 """The two robots of Sec. IV."""
 
@@ -67,8 +77,9 @@ class Randomizer:
 
     def __init__(self, model: mujoco.MjModel, cell: Cell, config: Randomization) -> None:
         self._model, self._cell, self.config = model, cell, config
-        self._camera = model.camera("wrist").id
-        self._position, self._quaternion = model.cam_pos[self._camera].copy(), model.cam_quat[self._camera].copy()
+        there = {model.camera(i).name for i in range(model.ncam)}
+        self._cameras = [model.camera(name).id for name in WRIST if name in there]
+        self._position, self._quaternion = model.cam_pos.copy(), model.cam_quat.copy()
         self._rgba = model.geom_rgba.copy()
         names = [model.geom(i).name for i in range(model.ngeom)]
         self._tinted = [np.array([i for i, n in enumerate(names) if n.startswith(p)]) for p in ("plug/", "socket/")]
@@ -86,15 +97,22 @@ class Randomizer:
         model.body_pos[socket] = SOCKET_HOME + rng.uniform((-lateral, -lateral, -height), (lateral, lateral, height))
         yaw = rng.uniform(-config.socket_yaw, config.socket_yaw)
         model.body_quat[socket] = (np.cos(yaw / 2), 0, 0, np.sin(yaw / 2))
-        model.cam_pos[self._camera] = self._position + rng.uniform(-1, 1, 3) * config.camera_shift
-        turn = np.zeros(4)
-        mujoco.mju_axisAngle2Quat(turn, _unit(rng.normal(size=3)), rng.uniform(0, config.camera_turn))
-        mujoco.mju_mulQuat(model.cam_quat[self._camera], self._quaternion, turn)
+        self._vary_bracket(rng, self._cameras[0])
         self._vary_light(rng)
         self._vary_colours(rng)
         self._vary_clutter(rng, model.body_pos[socket])
         offset = rng.uniform(-1, 1, 6) * ([config.grasp_lateral] * 3 + [config.grasp_tilt] * 3)
-        return offset, float(1.0 - rng.uniform(0.0, config.grasp_weakness))
+        strength = float(1.0 - rng.uniform(0.0, config.grasp_weakness))
+        for camera in self._cameras[1:]:  # last, so that one seed is one trial however many cameras look at it
+            self._vary_bracket(rng, camera)
+        return offset, strength
+
+    def _vary_bracket(self, rng: np.random.Generator, camera: int) -> None:
+        model, config = self._model, self.config
+        model.cam_pos[camera] = self._position[camera] + rng.uniform(-1, 1, 3) * config.camera_shift
+        turn = np.zeros(4)
+        mujoco.mju_axisAngle2Quat(turn, _unit(rng.normal(size=3)), rng.uniform(0, config.camera_turn))
+        mujoco.mju_mulQuat(model.cam_quat[camera], self._quaternion[camera], turn)
 
     def _vary_light(self, rng: np.random.Generator) -> None:
         model = self._model

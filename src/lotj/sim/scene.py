@@ -1,12 +1,13 @@
 """Bench, clamp, socket, camera, lights and clutter around the robot, as one MuJoCo model for one connector.
 
-The camera is a RealSense D435's colour camera (640 x 480, focal length 617 px) on a bracket at the robot's wrist,
+A camera is a RealSense D435's colour camera (640 x 480, focal length 617 px) on a bracket at the robot's wrist,
 looking at the tip. What a policy sees is a square crop round the optical axis, rendered at twice the resolution and
 averaged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -19,6 +20,8 @@ from lotj.sim.robot import TOOL_TO_TIP, GraspConfig, add_grasp, add_sawyer, add_
 
 FOCAL_LENGTH = 617.0
 """px at 640 x 480: a D435's factory calibration lies within a few px of this (69.4 x 42.5 degrees of view at 16:9)."""
+WRIST = ("wrist", "wrist_2")
+"""Names of the wrist's cameras."""
 CLUTTER = 5
 SOCKET_HOME = np.array([0.6, 0.0, 0.05])
 """m, where the socket's mouth is on average, in the base frame."""
@@ -27,7 +30,7 @@ BENCH_HEIGHT = 0.0
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """Where the wrist camera is and what of its picture is used."""
+    """Where a wrist camera is and what of its picture is used."""
 
     azimuth: float = 18.0
     """degrees about the vertical, from the robot's forward direction."""
@@ -73,12 +76,13 @@ def look_quaternion(outward: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def build_scene(
-    connector: Connector, camera: CameraConfig, grasp: GraspConfig, timestep: float = 0.002
+    connector: Connector, cameras: Sequence[CameraConfig], grasp: GraspConfig, timestep: float = 0.002
 ) -> mujoco.MjModel:
     """Compile the cell for one connector.
 
     Named for randomisation: bodies ``socket``, ``clutter_0`` ..; geoms ``bench``, ``wall``, ``plug/..`` and
-    ``socket/..``; camera ``wrist`` (the policy's) and ``overview``; lights ``key``, ``fill``.
+    ``socket/..``; cameras ``wrist``, ``wrist_2`` (the policy's, as many as are given) and ``overview``; lights
+    ``key``, ``fill``.
     """
     spec = mujoco.MjSpec()
     spec.option.timestep = timestep
@@ -95,8 +99,9 @@ def build_scene(
     _add_surroundings(spec)
     tool = add_sawyer(spec)
     add_velocity_loops(spec)
-    position, quaternion = camera.pose()
-    tool.add_camera(name="wrist", pos=position, quat=quaternion, fovy=camera.field_of_view)
+    for name, camera in zip(WRIST, cameras):
+        position, quaternion = camera.pose()
+        tool.add_camera(name=name, pos=position, quat=quaternion, fovy=camera.field_of_view)
     spec.worldbody.add_camera(
         name="overview",
         pos=(0.86, -0.36, 0.34),
