@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "trials": {"types", "judge", "guard"},
     "keeping": {"types", "guard", "trials", "data"},
     "tables": {"types", "stats"},
-    "evaluate": {"types", "stats", "rollout", "judge"},
+    "evaluate": {"types", "stats", "files", "rollout", "judge"},
     "comparison": {"types", "stats", "evaluate"},
     "relabel": set(),
     "online": {"types", "data", "algos"},

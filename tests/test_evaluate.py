@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -11,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lotj.comparison import compare, evaluation_table
-from lotj.evaluate import EvaluateConfig, Evaluation, evaluate, trial_seed
+from lotj.evaluate import EvaluateConfig, Evaluation, TrialLog, TrialResult, evaluate, trial_seed
 from lotj.judge import Judge, SuccessRule
 from lotj.stats import barnard
 from lotj.types import Observation, Trajectory
@@ -201,3 +202,28 @@ def test_a_cell_that_ends_trials_is_refused() -> None:
         evaluate(CONFIG, lambda scenario: ToyCell(scenario, terminate=True), Down(1))
     with pytest.raises(ValueError, match="trials must be at least 1"):
         EvaluateConfig(trials=0)
+
+
+@pytest.mark.parametrize("after", [1, 20, 27])
+def test_a_stopped_evaluation_goes_on(tmp_path: Path, after: int) -> None:
+    """Killed after any trial, with the last line half written: the rest is evaluated and no trial twice."""
+    rolled: list[tuple[str, int]] = []
+
+    def run(log: TrialLog, stop: int | None = None) -> Evaluation:
+        def told(result: TrialResult, trajectory: Trajectory | None) -> None:
+            if trajectory is not None:
+                rolled.append((result.scenario, result.index))
+                if len(rolled) == stop:
+                    raise KeyboardInterrupt
+
+        return evaluate(CONFIG, ToyCell, Down(1), Judge(GreyReward({3, 4}), SuccessRule(0.5, 2)), told, log)
+
+    path, about = tmp_path / "before.partial.jsonl", {"policy": "offline"}
+    with pytest.raises(KeyboardInterrupt):
+        run(TrialLog(path, about), stop=after)
+    path.write_text(path.read_text() + '{"scenario": "I", "ind')
+    whole = run(TrialLog(path, about))
+    assert len(rolled) == len(set(rolled)) == 40
+    expected = evaluate(CONFIG, ToyCell, Down(1), Judge(GreyReward({3, 4}), SuccessRule(0.5, 2)))
+    assert sorted(whole.trials, key=lambda t: (t.scenario, t.index)) == list(expected.trials)
+    assert TrialLog(path, {"policy": "another"}).results == []

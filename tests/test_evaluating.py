@@ -32,3 +32,20 @@ def test_an_edited_connector_is_not_answered_from_the_old_one(tiny_run: Path, tm
     save_connector(replace(plug, insertion_depth=plug.insertion_depth + 0.001), tmp_path)
     with pytest.raises(ValueError, match="before it was edited"):
         ask()
+
+
+def test_a_cell_with_starts_of_its_own_is_evaluated_once(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once as scenario I and once as II, which it does not honour: the trials are the robot's time."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    cell = tmp_path / "cell.toml"
+    text = Path("examples/rehearsal.toml").read_text()
+    cell.write_text(
+        text.replace("image_size = 128", "image_size = 32").replace("scenarios = true", "scenarios = false")
+    )
+    preset = load_preset(run)
+    preset = replace(preset, robot=str(cell), evaluate=replace(preset.evaluate, trials=2))
+    told = evaluate_stage(preset, run, preset.split(), "hdmi-a", None, stages.silent_bars)
+    assert list(told["summary"]) == ["own"] and len(told["trials"]) == 2
+    assert not list(run.rglob("*.partial.jsonl"))

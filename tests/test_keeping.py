@@ -11,12 +11,13 @@ import pytest
 
 from lotj import cli
 from lotj.data.store import TrajectoryStore
+from lotj.files import append_json
 from lotj.guard import Audit, write_audit
 from lotj.keeping import PERSON, ROBOT, keep
 from lotj.offline import Known
 from lotj.presets import load_preset
 from lotj.run import Run
-from lotj.trials import TrialRecord, append_record
+from lotj.trials import TrialRecord
 from lotj.types import Trajectory
 
 
@@ -47,7 +48,7 @@ def practised(folder: Path, diagnostic: bool = False) -> Path:
                     {**truth, "force": np.ones(4, np.float32)},
                 )
             )
-            append_record(folder / "trials.jsonl", record(trial, paid, refuted=trial >= 3))
+            append_json(folder / "trials.jsonl", record(trial, paid, refuted=trial >= 3))
     write_audit(folder, Audit(3, {3: True}))
     return folder
 

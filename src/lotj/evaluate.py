@@ -10,14 +10,17 @@ truth. Only *true* is success; the other two say what the robot believes. The ju
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from lotj.files import append_json, to_json, write_text
 from lotj.judge import Judgement
 from lotj.rollout import policy_rng, rollout
 from lotj.stats import clopper_pearson
@@ -155,12 +158,36 @@ class Evaluation:
         return cls(config, trials)
 
 
+class TrialLog:
+    """The trials of an evaluation that is under way, a line each: one that is stopped goes on where it was.
+
+    Args:
+        path: its file; begun anew where it is another evaluation's.
+        about: what is evaluated, by which rule, as JSON.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
+        self.path, head = path, json.dumps(to_json(about), sort_keys=True) + "\n"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        lines = [line for line in lines if line.endswith("\n")]  # a kill may have cut the last one
+        if lines[:1] != [head]:
+            lines = [head]
+        write_text(path, "".join(lines))
+        self.results = [TrialResult(**{k: _frozen(v) for k, v in json.loads(line).items()}) for line in lines[1:]]
+
+    def append(self, result: TrialResult) -> None:
+        """Add a trial, on the disk when this returns."""
+        self.results.append(result)
+        append_json(self.path, result)
+
+
 def evaluate(
     config: EvaluateConfig,
     make_env: Callable[[str], gymnasium.Env[Any, Any]],
     policy: Policy,
     judge: WatchingJudge | None = None,
-    progress: Callable[[TrialResult, Trajectory], None] | None = None,
+    progress: Callable[[TrialResult, Trajectory | None], None] | None = None,
+    log: TrialLog | None = None,
 ) -> Evaluation:
     """Run ``config.trials`` trials in each scenario and judge them by ground truth.
 
@@ -169,7 +196,8 @@ def evaluate(
         make_env: builds the cell of a scenario; it must not end trials at true success: the rule needs what follows.
         policy: acts without exploration, but for ``config.acting_std``.
         judge: watches each image after the first, as in practice; None leaves *rewarded* and *judged* empty.
-        progress: called after each trial, with its trajectory for whoever keeps videos.
+        progress: called after each trial, with its trajectory for whoever keeps videos; None for one that was done.
+        log: trials that are done are taken from it, others are noted.
 
     Returns:
         The trials, scenario by scenario.
@@ -177,16 +205,25 @@ def evaluate(
     Raises:
         ValueError: if the cell gives no ground truth or ends trials by itself.
     """
-    results = []
+    results = [] if log is None else list(log.results)
+    done = {(result.scenario, result.index) for result in results}
+    if progress is not None:
+        for result in results:
+            progress(result, None)
     acting = Unsteady(policy, config.acting_std) if config.acting_std else policy
     for scenario in config.scenarios:
+        waiting = [index for index in range(config.trials) if (scenario, index) not in done]
+        if not waiting:
+            continue
         with make_env(scenario) as env:
-            for index in range(config.trials):
+            for index in waiting:
                 seed = trial_seed(config, scenario, index)
                 rng = policy_rng(seed)
                 trajectory = rollout(env, acting, rng, explore=False, seed=seed, source="evaluation")
                 result = _result(trajectory, judge, scenario, index)
                 results.append(result)
+                if log is not None:
+                    log.append(result)
                 if progress is not None:
                     progress(result, trajectory)
     return Evaluation(config, tuple(results))

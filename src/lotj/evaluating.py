@@ -13,7 +13,7 @@ import torch
 from lotj.algos.policy import ImagePolicy
 from lotj.algos.training import config_from
 from lotj.cells.adapter import Ask
-from lotj.cells.opening import described, identify, is_own_cell, robot_name, tells_success
+from lotj.cells.opening import described, honours_scenarios, identify, is_own_cell, robot_name, tells_success
 from lotj.checkpoint import load_state
 from lotj.judge import SuccessRule
 from lotj.offline import Known
@@ -31,6 +31,8 @@ OFFLINE: Mapping[str, Any] = {
     "validation": False,
 }
 """Whose policy an evaluation is about, where nothing was practised."""
+OWN_STARTS = "own"
+"""The scenario of a cell that begins its trials where it likes."""
 
 
 def evaluate_stage(
@@ -107,7 +109,10 @@ def evaluate_in(
         if held.get("described") != about.get("described"):
             raise ValueError(f"{out} is of {connector} as it was before it was edited; delete it to evaluate again")
         return
-    total = preset.evaluate.trials * len(preset.evaluate.scenarios)
+    config = preset.evaluate
+    if not honours_scenarios(preset.robot):
+        config = replace(config, scenarios=(OWN_STARTS,))
+    total = config.trials * len(config.scenarios)
     with bars(f"evaluate {title}") as tick:
         seen: list[bool] = []
 
@@ -120,7 +125,7 @@ def evaluate_in(
             preset.robot,
             policy,
             offline,
-            preset.evaluate,
+            config,
             preset.image_size,
             preset.cameras,
             out,

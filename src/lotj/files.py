@@ -27,6 +27,14 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(to_json(value), indent=2, allow_nan=False) + "\n")
 
 
+def append_json(path: Path, value: Any) -> None:
+    """Add ``value`` as a line of JSON, on the disk when this returns."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(to_json(value)) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write a file whole, or leave what was there."""
     write_atomic(Path(path), text.encode())

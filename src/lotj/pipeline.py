@@ -26,7 +26,7 @@ from lotj.cells.adapter import Ask
 from lotj.cells.opening import action_scale, identify, is_own_cell, longest_trial, open_cell
 from lotj.data.store import TrajectoryStore
 from lotj.encoding import Cache, FeatureConfig, offline_features
-from lotj.evaluate import EvaluateConfig, Evaluation, evaluate
+from lotj.evaluate import EvaluateConfig, Evaluation, TrialLog, evaluate
 from lotj.files import write_json
 from lotj.fleet import Cells
 from lotj.guard import GuardConfig
@@ -269,8 +269,15 @@ def evaluate_policy(
     the cell has no other way to know success.
     """
     name = identify(connector, robot).name
+    config = replace(config, connector=name)
+    rule = {"threshold": offline.rule.threshold, "frames": offline.rule.frames}
+    log = None
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        of = {"policy": dict(about or {}), "rule": rule, "config": config, "robot": robot}
+        log = TrialLog(out.with_suffix(".partial.jsonl"), of)
     result = evaluate(
-        replace(config, connector=name),
+        config,
         lambda scenario: open_cell(
             connector,
             robot,
@@ -283,11 +290,11 @@ def evaluate_policy(
         policy,
         Judge(offline.reward, offline.rule),
         progress,
+        log,
     )
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        rule = {"threshold": offline.rule.threshold, "frames": offline.rule.frames}
+    if out is not None and log is not None:
         write_json(out, {"policy": dict(about or {}), "rule": rule, **result.to_json()})
+        log.path.unlink()
     return result
 
 

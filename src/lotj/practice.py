@@ -19,6 +19,7 @@ import torch
 from lotj.algos.learner import Learner
 from lotj.data.features import FeatureBuffer
 from lotj.data.replay import mix
+from lotj.files import append_json
 from lotj.fleet import Cell, Fleet, LocalFleet, Rolled, Start
 from lotj.guard import Audit, GuardConfig, alarm_at, read_audit, unpaid
 from lotj.judge import Judge
@@ -26,7 +27,6 @@ from lotj.online import OnlineMemory
 from lotj.trials import (
     RewardSource,
     TrialRecord,
-    append_record,
     make_record,
     quarantined,
     truncate_records,
@@ -212,7 +212,7 @@ def practise_in_rounds(
                 record = make_record(config.reward, learner.name, trial, scenario, trajectory, history, updates, tug)
                 records.append(record)
                 run.log(trial, success=record.success, steps=record.steps, **metrics)
-                append_record(run.out_dir / "trials.jsonl", record)
+                append_json(run.out_dir / "trials.jsonl", record)
             due = any(trial % config.checkpoint_every_trials == 0 for trial in trials)
             if due or len(records) == config.trials or _alarm(config, records, audit):
                 _checkpoint(run, config, learner, records, seed, fleet.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -96,14 +96,6 @@ def make_record(
         tug=None if tug is None else list(tug.resistance),
         refuted=refuted,
     )
-
-
-def append_record(path: Path, record: TrialRecord) -> None:
-    """Add a line, on the disk when this returns."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(record)) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def truncate_records(path: Path, trials: int) -> list[TrialRecord]:

@@ -45,7 +45,8 @@ GLOSSARY = """<h2 id='words'>What the words mean</h2><div class='card'><dl>
 trial.</dd>
 <dt>true</dt><dd>The plug reached full insertion by the simulator's ground truth. A robot that rewards itself
 never sees it; only this is success.</dd>
-<dt>scenario I, II</dt><dd>The trial starts within ±10 mm of the socket (I), or 10–20 mm away from it (II).</dd>
+<dt>scenario I, II</dt><dd>The trial starts within ±10 mm of the socket (I), or 10–20 mm away from it (II).
+Own: where the cell begins by itself.</dd>
 <dt>before, after</dt><dd>The policy as it came out of offline training, which has not seen this connector, and the
 same policy after practising on it. Both are evaluated without exploration, over the full horizon, from the same start
 states.</dd>
