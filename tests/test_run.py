@@ -20,7 +20,7 @@ from lotj.data.batches import FrameBatch
 from lotj.files import BusyError, to_json, write_json
 from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
-from lotj.run import Run, RunMismatchError, read_metrics
+from lotj.run import TENSORBOARD, Run, RunMismatchError, read_metrics
 
 
 @dataclass(frozen=True)
@@ -132,13 +132,24 @@ def test_seconds_accumulate_over_restarts(tmp_path: Path, monkeypatch: pytest.Mo
     assert again.seconds == pytest.approx(8)
 
 
-def test_tensorboard_is_written_on_request(tmp_path: Path) -> None:
-    """Event files appear at the first log, and only where asked for."""
-    run = Run(tmp_path / "a", "reward", Config(), 0, tensorboard=True).start()
+def test_tensorboard_is_written_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Event files appear at the first log where the environment asks for them; where the package lacks, it is named."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    silent = Run(tmp_path / "silent", "reward", Config(), 0).start()
+    silent.log(1, loss=0.5)
+    silent.finish({})
+    assert not (silent.out_dir / "tensorboard").exists()
+    monkeypatch.setenv(TENSORBOARD, "1")
+    run = Run(tmp_path / "a", "reward", Config(), 0).start()
     assert not (run.out_dir / "tensorboard").exists()
     run.log(1, loss=0.5)
     run.finish({})
-    assert list((run.out_dir / "tensorboard").iterdir())
+    events = EventAccumulator(str(run.out_dir / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("reward/loss")] == [(1, 0.5)]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match=r"pip install 'lotj\[tensorboard\]'"):
+        Run(tmp_path / "b", "reward", Config(), 0).start().log(1, loss=0.5)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

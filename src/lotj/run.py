@@ -13,6 +13,7 @@ folder that can be continued. Nothing is ever unpickled.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,9 @@ from typing import IO, Any
 from lotj.checkpoint import load_state, read_header, save_state
 from lotj.files import lock, to_json, write_atomic, write_json
 from lotj.provenance import now, provenance
+
+TENSORBOARD = "LOTJ_TENSORBOARD"
+"""Where this environment variable is set, metrics are written as event files too."""
 
 
 class RunMismatchError(ValueError):
@@ -35,15 +39,14 @@ class Run:
         stage: name of the stage, for example ``reward``.
         config: frozen dataclass of the stage's settings; everything in it must have a JSON form.
         seed: seed of the stage.
-        tensorboard: also write event files, at the first ``log``.
     """
 
-    def __init__(self, out_dir: Path | str, stage: str, config: Any, seed: int, *, tensorboard: bool = False) -> None:
+    def __init__(self, out_dir: Path | str, stage: str, config: Any, seed: int) -> None:
         self.out_dir = Path(out_dir)
         self.stage = stage
         self.seed = seed
         self._identity = {"stage": stage, "seed": seed, "config": to_json(config)}
-        self._tensorboard = tensorboard
+        self._tensorboard = bool(os.environ.get(TENSORBOARD))
         self._writer: Any = None
         self._started: float | None = None
         self._seconds_before = 0.0
@@ -96,9 +99,7 @@ class Run:
             file.write(json.dumps(row) + "\n")
         if self._tensorboard:
             if self._writer is None:
-                from torch.utils.tensorboard import SummaryWriter  # imported late: it costs a second
-
-                self._writer = SummaryWriter(str(self.out_dir / "tensorboard"), purge_step=step)  # type: ignore[no-untyped-call]
+                self._writer = _event_writer(self.out_dir / "tensorboard", step)
             for name, value in metrics.items():
                 self._writer.add_scalar(f"{self.stage}/{name}", float(value), step)
 
@@ -146,6 +147,16 @@ class Run:
                 f"{self.out_dir} holds a run with other settings: {shown}{more}. "
                 "Choose another output folder, go back to the stored settings, or delete that folder to start over"
             )
+
+
+def _event_writer(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # imported late: it costs a second
+    except ImportError as error:
+        raise ValueError(
+            f"{TENSORBOARD} is set, but TensorBoard is not installed: pip install 'lotj[tensorboard]', or unset it"
+        ) from error
+    return SummaryWriter(str(folder), purge_step=step)  # type: ignore[no-untyped-call]
 
 
 def read_metrics(out_dir: Path | str) -> list[dict[str, Any]]:
