@@ -15,7 +15,7 @@ from lotj.experiments import ablation_nets
 from lotj.experiments.ablation_cases import ARMS, AblationConfig, AblationJob, Network
 from lotj.experiments.ablation_nets import folder_of, stage_of
 from lotj.experiments.ablation_runs import features_of, recipe_of, untrained
-from lotj.experiments.ablation_table import ablation_table, pooled_rows
+from lotj.experiments.ablation_table import ablation_rows, ablation_table, pooled_rows
 from lotj.offline import load_policy
 from lotj.presets import PRESETS, load_preset
 from lotj.types import Trials
@@ -75,6 +75,8 @@ def test_counts_are_pooled_over_seeds() -> None:
     assert f"| {CONNECTOR} | II | 3/60 | 9/60 | 3/60 | **54/60** |" in table and "3 offline trainings" in table
     assert table.index("`ensemble`") < table.index("`iql`") and "**7/20**" in table
     assert ablation_table([]) == ""
+    mixed = ablation_rows([*results, a_result("full", 0, 2, 7, "iql")])
+    assert mixed[-1] == Trials("iql, DAIB on both", "online", CONNECTOR, "II", 7, 20) and len(mixed) == 6
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -102,6 +103,35 @@ def test_offline_is_counted_once_and_online_pooled() -> None:
     table = practice_table(results)
     assert table.count("| 9/60 |") == 2 and "| 3 |\n" in table
     assert table.count("(diagnostic)") == 2 and "| iql, learned |" in table
+
+
+@pytest.mark.parametrize("to", ["csv", "latex", "markdown"])
+def test_results_are_exported_for_papers_and_spreadsheets(
+    tmp_path: Path, to: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The counts of the table, pooled over seeds, in a file or on the screen; other results are refused by name."""
+    folder, out = tmp_path / "results", tmp_path / "deep" / "table"
+    folder.mkdir()
+    for seed in range(2):
+        result = a_result("ensemble", "learned", seed, before=2, after=15)
+        (folder / f"{seed}.json").write_text(json.dumps(result))
+    cli.main(["tables", "export", str(folder), "--to", to, "--out", str(out), "--no-intervals"])
+    text = out.read_text()
+    capsys.readouterr()
+    cli.main(["tables", "export", str(folder), "--to", to, "--no-intervals"])
+    assert capsys.readouterr().out == text
+    if to == "csv":
+        read = list(csv.DictReader(text.splitlines()))
+        assert [(row["method"], row["successes"], row["trials"], row["best"]) for row in read[:2]] == [
+            ("offline", "4", "40", "0"),
+            ("ensemble, learned", "30", "40", "1"),
+        ]
+    else:
+        assert "4/40" in text and ("**30/40**" if to == "markdown" else r"\textbf{30/40}") in text
+    (folder / "0.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        cli.main(["tables", "export", str(folder)])
+    assert "another experiment" in capsys.readouterr().err
 
 
 def test_p_compares_the_same_seeds() -> None:

@@ -230,6 +230,7 @@ COMMANDS: dict[str, Any] = {
     "tables connectors": cli_tables.connectors,
     "tables practice": cli_practice_tables.practice,
     "tables ablation": cli_practice_tables.ablation,
+    "tables export": cli_practice_tables.export,
     "tables render": cli_tables.render,
 }
 """By what is typed: one word or two."""

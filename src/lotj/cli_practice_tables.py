@@ -1,7 +1,8 @@
-"""The subcommands `lotj tables practice|ablation`: practice over connectors and seeds, to be stopped and repeated."""
+"""The subcommands `lotj tables practice|ablation|export`: practice over connectors and seeds, and its results."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -102,6 +103,43 @@ def ablation(
     each("practise", _ablate, [(case, job) for case in todo], len(cases), places, shared)
     console.print(ablation_table(read_results(results)), markup=False, soft_wrap=True)
     say("Next: lotj tables render")
+
+
+def export(
+    folder: tyro.conf.Positional[Path],
+    to: Literal["csv", "latex", "markdown"] = "latex",
+    out: Path | None = None,
+    intervals: bool = True,
+) -> None:
+    """Write result files of `lotj tables practice` or `lotj tables ablation` as a table for a paper or a spreadsheet.
+
+    The best of a line is bold (a column ``best`` in CSV), and so is what Barnard's exact test does not tell from it.
+    Example: ``lotj tables export results/practice --to csv --out practice.csv``
+
+    Args:
+        folder: of result files.
+        to: csv, latex (a ``tabular``, needs booktabs) or markdown.
+        out: file to write; printed by default.
+        intervals: 95% Clopper-Pearson intervals in latex and markdown; csv always has them.
+    """
+    from lotj.experiments.ablation_table import ablation_rows
+    from lotj.experiments.practice_table import practice_rows
+    from lotj.experiments.reward_table import read_results
+    from lotj.files import write_text
+    from lotj.tables import to_csv, to_latex, to_markdown
+
+    results = read_results(folder)
+    if not results or any("scenarios" not in result for result in results):
+        what = "no result files" if not results else "result files of another experiment"
+        raise ValueError(f"{folder} holds {what}; name one of `lotj tables practice` or `lotj tables ablation`")
+    rows = ablation_rows(results) if "arm" in results[0]["case"] else practice_rows(results)
+    text = to_csv(rows) if to == "csv" else (to_latex if to == "latex" else to_markdown)(rows, intervals)
+    if out is None:
+        sys.stdout.write(text)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, text)
+    say(f"Written: {out}")
 
 
 def _tell_lent(cases: Sequence[AblationCase], job: AblationJob) -> None:

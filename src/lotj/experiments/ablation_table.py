@@ -30,6 +30,16 @@ def ablation_table(results: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(tables)
 
 
+def ablation_rows(results: Sequence[Mapping[str, Any]]) -> list[Trials]:
+    """The counts of all recipes, which their rows name."""
+    recipes = [name for name in get_args(Recipe) if any(result["case"]["recipe"] == name for result in results)]
+    return [
+        row._replace(method=f"{recipe}, {row.method}")
+        for recipe in recipes
+        for row in pooled_rows([result for result in results if result["case"]["recipe"] == recipe])
+    ]
+
+
 def pooled_rows(results: Sequence[Mapping[str, Any]]) -> list[Trials]:
     """Counts of one recipe, summed over seeds: connectors in the paper's order, arms in that of ``ARMS``."""
     rows = []

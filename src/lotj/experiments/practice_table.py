@@ -69,6 +69,16 @@ def practice_table(results: Sequence[Result]) -> str:
     return markdown(table) + NOTE
 
 
+def practice_rows(results: Sequence[Result]) -> list[Trials]:
+    """The table's counts, pooled over seeds, for `lotj.tables`: the offline policy's and those after practice."""
+    rows = []
+    for (connector, scenario), line in pool(results).items():
+        rows.append(Trials("offline", "", connector, scenario, *pooled(line.before)))
+        for column, counts in line.after.items():
+            rows.append(Trials(title(*column), "", connector, scenario, *pooled(counts)))
+    return rows
+
+
 def pool(results: Sequence[Result]) -> dict[tuple[str, str], Line]:
     """Counts by (connector, scenario), connectors in the paper's order.
 
