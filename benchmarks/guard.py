@@ -65,7 +65,8 @@ def measure(task: Task) -> dict[str, Any]:
     folder = run / "weak" / "practice" / f"{connector}-{mode}-s{seed}"
     stage = Run(folder, "practice", {"connector": connector, "recipe": recipe}, seed)
     config = replace(preset.evaluate, seed=1000 + seed)
-    before = evaluate_policy(connector, preset.robot, ImagePolicy(offline.policy), offline, config, preset.image_size)
+    pictures = preset.image_size, preset.cameras
+    before = evaluate_policy(connector, preset.robot, ImagePolicy(offline.policy), offline, config, *pictures)
     with TrajectoryStore(store_path(run)) as store:
         cache = run / "features" / f"{recipe.recipe}.safetensors"
         paused = False
@@ -78,7 +79,7 @@ def measure(task: Task) -> dict[str, Any]:
             paused = True
             learner = make_learner(recipe, offline, seed)
             learner.load_state_dict(load_state(folder / "checkpoint.safetensors")["learner"])
-    after = evaluate_policy(connector, preset.robot, learner, offline, config, preset.image_size)
+    after = evaluate_policy(connector, preset.robot, learner, offline, config, *pictures)
     records = read_records(folder / "trials.jsonl")
     return {
         "connector": connector,

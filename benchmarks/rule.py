@@ -64,7 +64,9 @@ def measure(task: Task) -> dict[str, Any]:
             connector, preset.robot, recipe, offline, store, stage, preset.seed,
             cache=cache, own=preset.known, allow_validation=True,
         )  # fmt: skip
-    after = evaluate_policy(connector, preset.robot, learner, offline, preset.evaluate, preset.image_size)
+    after = evaluate_policy(
+        connector, preset.robot, learner, offline, preset.evaluate, preset.image_size, preset.cameras
+    )
     done = json.loads((folder / "done.json").read_text())["summary"]
     return {
         "connector": connector,

@@ -38,7 +38,7 @@ CONNECTORS = ("usb-a", "rj45", "din-5", "bnc")
 
 def bare(config: EncoderConfig, batch: int, encoders: int, forward_only: int) -> Callable[[], None]:
     """Forward, backward and Adam of encoders on a random tensor, and more encoders forward."""
-    image = torch.randint(256, (batch, 3, config.image_size, config.image_size), dtype=torch.uint8)
+    image = torch.randint(256, (batch, 3, config.image_size, config.cameras * config.image_size), dtype=torch.uint8)
     trained = [Encoder(config) for _ in range(encoders)]
     still = [Encoder(config).requires_grad_(False) for _ in range(forward_only)]
     adam = torch.optim.Adam([p for encoder in trained for p in encoder.parameters()], fused=True)

@@ -11,7 +11,7 @@ RUN = {"files", "provenance", "checkpoint", "run"}
 MAY_IMPORT = {
     "types": set(),
     "stats": set(),
-    "files": set(),
+    "files": {"types"},
     "provenance": set(),
     "checkpoint": {"files"},
     "run": {"files", "provenance", "checkpoint"},
@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "online": {"types", "data", "algos"},
     "fleet": {"types", "distributed", "kept", "rollout", "judge", "guard", "trials", "algos", "online"},
     "practice": {"types", "judge", "guard", "trials", "data", "algos", "nets", "online", "fleet"} | RUN,
-    "collect": {"types", "provenance", "distributed", "rollout", "data", "sim"},
+    "collect": {"types", "files", "provenance", "distributed", "rollout", "data", "sim"},
     "cells": {"types", "seeds", "files", "rollout", "data", "sim"},
     "open_fleet": {"types", "cells", "sim", "algos", "judge", "guard", "trials", "fleet"},
     "check": {"types", "rollout", "sim"},

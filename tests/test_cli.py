@@ -16,12 +16,13 @@ import pytest
 from lotj import cli, cli_guard, demo, stages
 from lotj import collect as collecting
 from lotj.cells.safety import CellStoppedError
+from lotj.collect import as_recorded
 from lotj.data.store import TrajectoryStore
 from lotj.files import to_json, write_json
 from lotj.parallel import WorkerKilledError
 from lotj.practice import PracticePaused
-from lotj.presets import PRESETS, Speed, estimate, load_preset
-from lotj.run import RunMismatchError
+from lotj.presets import PRESETS, Speed, estimate, load_preset, with_cameras
+from lotj.run import Run, RunMismatchError
 from lotj.sim.connectors import load_catalogue
 from lotj.speed import measure
 from lotj.types import Trajectory
@@ -134,7 +135,7 @@ def test_a_folder_keeps_to_its_preset(run, capsys):
     """Settings other than those a run was begun with are refused, naming the differing ones; nothing is overwritten."""
     held = (run / "preset.json").read_text()
     message = refused(["collect", "--run", str(run), "debug", "--trajectories", "9"], capsys)
-    assert "another trajectories" in message and str(run) in message
+    assert "trajectories was 8 and is 9 now" in message and str(run) in message
     assert (run / "preset.json").read_text() == held
 
 
@@ -143,7 +144,7 @@ def test_a_run_may_practise_further_connectors(run):
     further = replace(PRESETS["debug"], practise_on=("europlug",))
     assert cli._claim(run, further) == run
     assert json.loads((run / "preset.json").read_text())["practise_on"] == ["europlug"]
-    with pytest.raises(RunMismatchError, match="another trajectories"):
+    with pytest.raises(RunMismatchError, match="trajectories was 8 and is 9 now"):
         cli._claim(run, replace(further, trajectories=9))
 
 
@@ -303,6 +304,36 @@ def test_the_number_of_cameras_is_said_once(run, tmp_path, monkeypatch, capsys):
             cli.main([command, "--out" if command == "demo" else "--run", str(folder), "--cameras", "1", "debug"])
         held = load_preset(folder)
         assert [stage.model.encoder.cameras for stage in (held.reward, held.critic, held.policy)] == [1, 1, 1]
+
+
+def test_cameras_that_the_wrist_has_not_are_refused_before_a_folder_is_made(tmp_path, capsys):
+    folder = tmp_path / "run"
+    with pytest.raises(SystemExit):
+        cli.main(["collect", "--run", str(folder), "--cameras", "3", "debug"])
+    assert "the simulated wrist has 2" in capsys.readouterr().err and not folder.exists()
+
+
+def test_a_folder_of_another_number_of_cameras_says_which(run, capsys):
+    """And how to go on with it."""
+    with pytest.raises(SystemExit):
+        cli.main(["collect", "--run", str(run), "--cameras", "1", "debug"])
+    assert "sees by 2 camera(s): --cameras 2" in " ".join(capsys.readouterr().err.split())
+
+
+def test_folders_and_stores_of_before_there_were_cameras_are_of_one(tmp_path):
+    """What says nothing about cameras was made with one, and is the same as what one camera makes today."""
+    one = with_cameras(PRESETS["debug"], 1)
+    assert "cameras" not in json.dumps(to_json(one))
+    assert json.dumps(to_json(PRESETS["debug"])).count('"cameras": 2') == 3
+    write_json(tmp_path / "preset.json", to_json(one))
+    assert load_preset(tmp_path) == one
+    assert "cameras" not in as_recorded(one.collect()) and as_recorded(PRESETS["debug"].collect())["cameras"] == 2
+    old = Run(tmp_path / "reward", "reward", one.reward, 0).start()
+    assert "cameras" not in json.loads((old.out_dir / "config.json").read_text())["config"]["model"]["encoder"]
+    old.finish({})
+    assert Run(tmp_path / "reward", "reward", one.reward, 0).is_done()
+    with pytest.raises(RunMismatchError, match=r"encoder\.cameras is None there and 2 now"):
+        Run(tmp_path / "reward", "reward", PRESETS["debug"].reward, 0).is_done()
 
 
 def test_settings_that_agree_are_accepted():

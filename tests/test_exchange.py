@@ -15,14 +15,16 @@ import pytest
 from test_store import assert_same, make_trajectory
 
 from lotj import cli
+from lotj.data.conversion import resized, to_trajectory
 from lotj.data.export import export
-from lotj.data.foreign import ReadConfig
+from lotj.data.foreign import Episode, ForeignError, ReadConfig
 from lotj.data.foreign_check import validate_foreign
 from lotj.data.importing import Imported, import_into
 from lotj.data.lerobot_export import CAMERA
 from lotj.data.sources import detect, open_source
 from lotj.data.store import TrajectoryStore
-from lotj.presets import load_preset
+from lotj.files import to_json, write_json
+from lotj.presets import PRESETS, load_preset
 from lotj.types import Trajectory
 
 PLAIN = ReadConfig()
@@ -305,3 +307,25 @@ def test_an_imported_run_sees_by_as_many_cameras_as_its_data(tmp_path: Path, cam
         image = back.read(0).image
     assert image.shape[1:] == (4, 4 * cameras, 3)
     np.testing.assert_array_equal(image[:, :, :4], image[:, :, -4:])
+
+
+def test_data_of_another_number_of_cameras_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By a run that was begun with two, whose store is still empty; and a strip in foreign data is not cut in two."""
+    store, run = tmp_path / "store.sqlite", tmp_path / "run"
+    with TrajectoryStore(store, mode="a") as held:
+        held.append(make_trajectory(0))
+    run.mkdir()
+    write_json(run / "preset.json", to_json(PRESETS["debug"]))
+    with pytest.raises(SystemExit):
+        cli.main(["data", "import", str(store), "--run", str(run), "--image-size", "8"])
+    assert "sees by 2 camera(s)" in capsys.readouterr().err
+    strip = Episode("strip", np.random.default_rng(0).integers(0, 255, (3, 8, 16, 3), np.uint8), np.zeros((2, 3)))
+    strip = replace(strip, success=np.array([False, True]), connector="usb-a")
+    with pytest.raises(ForeignError, match=r"16 x 8 px, 2 squares side by side, and 1 camera\(s\) were said"):
+        to_trajectory(strip, ReadConfig(), 0)
+    two = to_trajectory(strip, ReadConfig(cameras=2, image_size=4), 0).image
+    assert two.shape == (3, 4, 8, 3)
+    np.testing.assert_array_equal(two[:, :, :4], resized(strip.image[:, :, :8], 4))
+    assert to_trajectory(strip, ReadConfig(image_size=4), 0).image.shape == (3, 4, 4, 3)
+    with pytest.raises(ForeignError, match=r"3 camera\(s\) were said"):
+        to_trajectory(strip, ReadConfig(cameras=3, image_size=4), 0)

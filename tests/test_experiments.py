@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from test_store import make_trajectory
 
 from lotj.cli_tables import REWARD_CONNECTORS, REWARD_LEVERS, REWARD_TABLE
 from lotj.data.store import TrajectoryStore
@@ -262,6 +263,20 @@ def test_a_cropped_store_shows_the_middle(tmp_path: Path) -> None:
             np.testing.assert_array_equal(one.image, source.image[:, 8:40, 8:40])
             np.testing.assert_array_equal(one.action, source.action)
             np.testing.assert_array_equal(one.privileged["tip_in_socket"], source.privileged["tip_in_socket"])
+
+
+def test_every_cameras_picture_is_cropped(tmp_path: Path) -> None:
+    """Each of two that stand side by side loses its own edges."""
+    whole, cropped = tmp_path / "whole.sqlite", tmp_path / "cropped.sqlite"
+    one = make_trajectory(0)
+    with TrajectoryStore(whole, mode="a") as store:
+        for key in ("connectors", "action_scale", "provenance", "collect"):
+            store.set_metadata(key, {})
+        store.append(replace(one, image=np.concatenate([one.image, 255 - one.image], axis=2)))
+    crop_store(whole, cropped, 4)
+    middle = one.image[:, 2:6, 2:6]
+    with TrajectoryStore(cropped) as store:
+        np.testing.assert_array_equal(store.read(0).image, np.concatenate([middle, 255 - middle], axis=2))
 
 
 def test_the_papers_tables_see_by_one_camera() -> None:

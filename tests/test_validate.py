@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from lotj.data.store import TrajectoryStore
@@ -42,6 +43,12 @@ def trial(seed: int, connector: str = "a", success: bool = True) -> Trajectory:
 
 def sound() -> list[Trajectory]:
     return [trial(0), trial(1), trial(2, "b"), trial(3, "b", success=False)]
+
+
+def beside(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two cameras' square pictures, side by side."""
+    side = min(one.shape[1:3])
+    return np.concatenate([one[:, :side, :side], other[:, :side, :side]], axis=2)
 
 
 def write(path: Path, trajectories: list[Trajectory]) -> Path:
@@ -104,6 +111,17 @@ def test_defect_of_one_trajectory(
     (defect,) = validate(write(tmp_path / "s", trials)).defects
     assert (defect.kind, defect.trajectories) == (kind, (1,))
     assert message in defect.message and defect.remedy
+
+
+def test_one_camera_of_two_that_failed_is_found(tmp_path: Path) -> None:
+    """Its pictures stand beside good ones, and it is named."""
+    wide = [replace(t, image=beside(t.image, 255 - t.image)) for t in sound()]
+    assert not validate(write(tmp_path / "good", wide)).defects
+    still, black = wide[0].image[:1].repeat(LENGTH + 1, 0), 0 * wide[0].image
+    wide[0] = replace(wide[0], image=beside(wide[0].image, still))
+    wide[1] = replace(wide[1], image=beside(black, wide[1].image))
+    found = {defect.kind: defect.message for defect in validate(write(tmp_path / "bad", wide)).defects}
+    assert "of camera 2" in found["frozen-images"] and "of camera 1" in found["black-images"] and len(found) == 2
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from lotj.distributed import workers_for
 from lotj.parallel import WorkerKilledError
 from lotj.presets import PRESETS, Preset, estimate, load_preset, with_cameras
 from lotj.sim import GraphicsError
+from lotj.sim.scene import WRIST
 from lotj.types import StoppedError
 
 DESCRIPTION = """A robot that knows many connectors learns a new one on the job: it practises and rewards itself.
@@ -78,7 +79,7 @@ def demo(
     from lotj.outcome import Clock
     from lotj.outcome import result as outcome_of
 
-    chosen: Preset = preset if cameras is None else with_cameras(preset, cameras)
+    chosen = _seen_by(preset, cameras, len(WRIST))
     run_root = _claim(out or Path("runs") / chosen.name, chosen)
     _print_estimate(chosen, workers)
     clock = Clock(run_root / "seconds.json")
@@ -139,7 +140,7 @@ def collect(
     """
     from lotj import stages
 
-    chosen: Preset = preset if cameras is None else with_cameras(preset, cameras)
+    chosen = _seen_by(preset, cameras, len(WRIST) if cell is None else None)
     if cell is None and connectors:
         raise ValueError(
             "--connectors names what is put into an own cell's clamp (--cell); here, name them after --known"
@@ -260,10 +261,18 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(130) from error
 
 
+def _seen_by(preset: Preset, cameras: int | None, there: int | None) -> Preset:
+    """The preset for as many cameras as were asked for, refused before a folder is made."""
+    chosen = preset if cameras is None else with_cameras(preset, cameras)
+    if there is not None and chosen.cameras > there:
+        raise ValueError(f"--cameras {chosen.cameras}: the simulated wrist has {there}")
+    return chosen
+
+
 def _claim(run_root: Path, preset: Preset) -> Path:
     """Mark a run folder as this preset's, or refuse one of another."""
     from lotj.files import to_json, write_json
-    from lotj.run import RunMismatchError
+    from lotj.run import RunMismatchError, differences
 
     path = run_root / "preset.json"
     wanted = to_json(preset)
@@ -271,10 +280,15 @@ def _claim(run_root: Path, preset: Preset) -> Path:
         held = json.loads(path.read_text(encoding="utf-8"))
         # What is practised does not change what was trained, and trajectories may be imported into any run.
         later = ("practise_on", "imported")
-        differing = [key for key in wanted if key not in later and held.get(key) != wanted[key]]
+        kept = {key: held.get(key) for key in wanted if key not in later}
+        differing = list(differences(kept, {key: wanted[key] for key in kept}))
         if differing:
+            shown = "; ".join(f"{name} was {old!r} and is {new!r} now" for name, old, new in differing[:3])
+            more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
+            begun = held["reward"]["model"]["encoder"].get("cameras", 1)
+            hint = f"; it sees by {begun} camera(s): --cameras {begun}" if begun != preset.cameras else ""
             raise RunMismatchError(
-                f"{run_root} was begun with another {', '.join(differing)} (preset {held.get('name')!r}); "
+                f"{run_root} was begun with other settings (preset {held.get('name')!r}): {shown}{more}{hint}; "
                 "name that preset and its settings, or choose another folder"
             )
         wanted["imported"] = list(dict.fromkeys([*held.get("imported", []), *wanted["imported"]]))

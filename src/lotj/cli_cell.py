@@ -157,8 +157,13 @@ def with_the_cells_cameras(preset: Preset, cell: Path, asked: bool) -> Preset:
     from lotj.cells.spec import load_cell
 
     there = len(load_cell(cell).images)
-    if asked or there >= preset.cameras:
+    if there >= preset.cameras:
         return preset
+    if asked:
+        raise ValueError(
+            f"--cameras {preset.cameras}, but {cell} names {there}: name as many under [observation] image, or ask for "
+            f"--cameras {there}"
+        )
     say(f"{cell} names {there} camera(s), {preset.name} takes {preset.cameras}: this run sees by {there}")
     return with_cameras(preset, there)
 

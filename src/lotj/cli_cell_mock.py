@@ -23,7 +23,7 @@ def mock_server(
         connector: in the clamp and the hand: a name of the catalogue or a TOML file.
         robot: which of the simulated ones.
         scenario: where trials start that do not say otherwise.
-        image_size: px of the camera ``wrist_1``.
+        image_size: px of the cameras ``wrist_1`` and ``wrist_2``.
         host: address to listen on; whoever reaches it moves the simulated robot.
         port: to listen on; 0 takes a free one.
     """

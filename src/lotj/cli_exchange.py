@@ -104,6 +104,11 @@ def _claim(run: Path, preset: Preset, store: Path) -> None:
         told = set(held.index.connector[held.index.source != "practice"].tolist())
         if not (run / "preset.json").exists():
             preset = with_cameras(preset, held.shape.cameras)
+        if held.shape.cameras != preset.cameras:
+            raise ValueError(
+                f"{run} sees by {preset.cameras} camera(s), its store {store} holds images of {held.shape.cameras}: "
+                "import into another run"
+            )
     own = () if not preset.known and not preset.connectors else preset.collect().connectors
     for name in names:
         if name not in seen:

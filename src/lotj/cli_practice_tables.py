@@ -13,7 +13,7 @@ from lotj.console import bar, console, each, say
 from lotj.distributed import workers_for
 from lotj.experiments.ablation_cases import AblationCase, AblationConfig, AblationJob
 from lotj.experiments.practice_cases import PracticeJob, PracticeTableConfig
-from lotj.presets import PRESETS
+from lotj.presets import PRESETS, load_preset, with_cameras
 
 
 def practice(
@@ -60,6 +60,7 @@ def ablation(
     workers: int = 2,
     ray: str | None = None,
     preset: Literal["debug", "desk", "paper"] = "desk",
+    cameras: int | None = None,
     validation: bool = False,
     config: Annotated[AblationConfig, tyro.conf.arg(name="")] = AblationConfig(),
 ) -> None:
@@ -75,6 +76,7 @@ def ablation(
         workers: trainings or practices at once, one thread each.
         ray: work on Ray instead: local, auto or the address of a cluster, whose nodes share the folders (docs/ray.md).
         preset: size of everything.
+        cameras: wrist cameras that the robot sees by; those of ``run`` or else of the preset by default.
         validation: practise validation connectors on purpose, for choosing recipes; marked in every output.
         config: the protocol.
     """
@@ -84,7 +86,10 @@ def ablation(
     from lotj.experiments.reward_table import read_results
     from lotj.stages import collect_stage, roll_out_stage, store_path
 
-    job, cases = AblationJob(PRESETS[preset], out, results, run, validation), config.cases()
+    if cameras is None and run is not None and (run / "preset.json").exists():
+        cameras = load_preset(run).cameras
+    chosen = PRESETS[preset] if cameras is None else with_cameras(PRESETS[preset], cameras)
+    job, cases = AblationJob(chosen, out, results, run, validation), config.cases()
     todo = unfinished_cases(cases, job)
     places, shared = workers_for(workers, ray), (out, results, *([] if run is None else [run]))
     if todo:

@@ -191,7 +191,7 @@ def _collect(pixels: int, crop: float, cameras: int, out: Path, workers: Workers
     if crop == 1.0:
         return store
     size = round(pixels * crop)
-    cropped = out / f"trajectories-{pixels}-{size}.sqlite"
+    cropped = out / f"trajectories-{pixels}-{size}{'-two' * (cameras > 1)}.sqlite"
     crop_store(store, cropped, size)
     return cropped
 

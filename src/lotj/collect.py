@@ -21,13 +21,14 @@ import numpy as np
 from lotj.data.schema import DISLODGED, dislodged_counts
 from lotj.data.store import TrajectoryStore
 from lotj.distributed import Workers, in_workers
+from lotj.files import to_json
 from lotj.provenance import provenance
 from lotj.rollout import policy_rng, rollout
 from lotj.sim.connectors import get_connector
 from lotj.sim.env import ACTION_SCALE, InsertionEnv
 from lotj.sim.expert import Expert, ExpertConfig
 from lotj.sim.randomize import CELLS
-from lotj.types import Trajectory
+from lotj.types import Trajectory, later
 
 CHUNK = 16
 """Trajectories that a worker rolls before it hands them over."""
@@ -54,7 +55,7 @@ class CollectConfig:
     """Share of presses 3-45 mm beside the socket, and of flights in the air about it. Labels stay true."""
     image_size: int = 64
     """px."""
-    cameras: int = 1
+    cameras: int = later(1)
     """How many of the wrist's cameras are recorded, side by side."""
     seed: int = 0
     """Of the whole collection."""
@@ -242,7 +243,7 @@ def _finished(store: TrajectoryStore) -> set[tuple[str, int]]:
 
 def as_recorded(config: CollectConfig) -> dict[str, Any]:
     """The settings as a store's metadata hold them."""
-    recorded = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+    recorded: dict[str, Any] = to_json(config)
     if not config.counts:
         del recorded["counts"]  # as stores had it before there were counts
     return recorded

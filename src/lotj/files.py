@@ -14,6 +14,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from lotj.types import LATER
+
 LOCK_SECONDS = 4.0
 """How long a run folder's lock is waited for."""
 
@@ -43,11 +45,16 @@ def write_text(path: Path | str, text: str) -> None:
 def to_json(value: Any, name: str = "value") -> Any:
     """The JSON form of configs and summaries: dataclasses become objects, sequences lists, paths strings, NaN null.
 
+    A field made by `lotj.types.later` is left out where it has its default, so that what was written before there was
+    such a field is the same as what is written now.
+
     Raises:
         TypeError: if something inside has no JSON form; names it.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name), f"{name}.{f.name}") for f in dataclasses.fields(value)}
+        held = {f: getattr(value, f.name) for f in dataclasses.fields(value)}
+        shown = {f.name: item for f, item in held.items() if not (f.metadata.get(LATER) and item == f.default)}
+        return {key: to_json(item, f"{name}.{key}") for key, item in shown.items()}
     if isinstance(value, Mapping):
         return {str(key): to_json(item, f"{name}.{key}") for key, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):

@@ -179,7 +179,11 @@ class Preset:
 
 
 def with_cameras(preset: Preset, cameras: int) -> Preset:
-    """The preset, for a robot that sees by so many cameras."""
+    """The preset, for a robot that sees by so many cameras.
+
+    Raises:
+        ValueError: fewer than one.
+    """
 
     def seeing(stage: Any) -> Any:
         return replace(stage, model=replace(stage.model, encoder=replace(stage.model.encoder, cameras=cameras)))

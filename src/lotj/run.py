@@ -139,7 +139,7 @@ class Run:
         if not path.exists():
             return
         stored = json.loads(path.read_text(encoding="utf-8"))
-        differing = list(_differences({key: stored.get(key) for key in self._identity}, self._identity))
+        differing = list(differences({key: stored.get(key) for key in self._identity}, self._identity))
         if differing:
             shown = "; ".join(f"{name} is {old!r} there and {new!r} now" for name, old, new in differing[:5])
             more = f" (and {len(differing) - 5} more)" if len(differing) > 5 else ""
@@ -167,9 +167,10 @@ def read_metrics(out_dir: Path | str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
 
 
-def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(Name, old, new) of every leaf in which two JSON values differ; None for one that is not there."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
+            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
     elif old != new:
         yield name, old, new

@@ -78,6 +78,15 @@ class RewardModel(Protocol):
         ...
 
 
+LATER = "came later"
+"""Key of a field's metadata."""
+
+
+def later(default: Any) -> Any:
+    """A dataclass field that its class did not always have; its default is what held before (`lotj.files.to_json`)."""
+    return field(default=default, metadata={LATER: True})
+
+
 class Trials(NamedTuple):
     """A row of a table: how often something worked."""
 

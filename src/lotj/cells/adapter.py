@@ -90,7 +90,7 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         if len(spec.images) < cameras:
             raise CellSpecError(
                 f"cell {spec.name!r} has {len(spec.images)} camera(s), the networks look at {cameras}: name more under "
-                f"[observation] image, or train with `--cameras {len(spec.images)}`"
+                f"[observation] image, or begin a run that sees by fewer, `lotj collect --cameras {len(spec.images)}`"
             )
         self._cameras = spec.images[:cameras]
         self.config, self.connector, self.robot = spec, connector, spec.name

@@ -41,7 +41,7 @@ class MockRobot:
         connector: in the clamp and the hand.
         robot: ``sawyer-a`` or ``sawyer-b``.
         scenario: where trials start that do not say otherwise.
-        image_size: H = W in px of ``wrist_1``.
+        image_size: H = W in px of the wrist's cameras.
     """
 
     def __init__(

@@ -225,7 +225,8 @@ def _check(spec: CellSpec) -> None:
         value = getattr(spec, name)
         if not isinstance(value, str) or not value:
             raise CellSpecError(f"{name} must be a non-empty string, got {value!r}")
-    if not spec.images or not all(isinstance(path, str) and path for path in spec.images):
+    several = isinstance(spec.image, tuple) and spec.image and all(isinstance(path, str) for path in spec.image)
+    if not (isinstance(spec.image, str) or several) or not all(spec.images):
         raise CellSpecError(f"image must be a path, or a list of paths for several cameras, got {spec.image!r}")
     optional = ("metres_per_unit", "rate_hz", "step", "force", "torque")
     positive = ("contact", "trial_impulse", "practice_impulse", "retract_height")
@@ -275,7 +276,9 @@ def _check_crops(spec: CellSpec) -> None:
     crop = spec.crop
     if crop is None:
         return
-    single = bool(crop) and all(isinstance(c, int) for c in crop)
+    if not isinstance(crop, tuple) or not crop:
+        raise CellSpecError(f"crop must be [top, left, height, width] in px, or a list of such, got {crop!r}")
+    single = all(isinstance(c, int) for c in crop)
     for one in (crop,) if single else crop:
         whole = isinstance(one, list | tuple) and len(one) == 4 and all(isinstance(c, int) for c in one)
         if not whole or min(one[2:]) < 1:

@@ -39,6 +39,13 @@ def to_trajectory(episode: Episode, config: ReadConfig, seed: int) -> Trajectory
     if not connector:
         raise ForeignError("no-name", "the data does not say which connector this is")
     image = _checked_images(episode.image, config.channels_first)
+    height, width = image.shape[1:3]
+    if width != height * config.cameras and (config.cameras > 1 or (config.image_size is None and not width % height)):
+        raise ForeignError(
+            "wrong-shape",
+            f"images are {width} x {height} px, {width / height:g} squares side by side, and {config.cameras} "
+            "camera(s) were said: give --cameras, or --image-size for the middle square of a single wide picture",
+        )
     action = _numbers(episode.action, "action", 2) * np.float32(config.action_scale)
     steps, n = len(action), len(image)
     state = np.zeros((n, 0), np.float32) if episode.state is None else _numbers(episode.state, "state", 2)
@@ -57,7 +64,7 @@ def to_trajectory(episode: Episode, config: ReadConfig, seed: int) -> Trajectory
         raise ForeignError("too-short", f"{n} observation and no next one")
     label = label[: length + 1]
     return Trajectory(
-        image=resized(image[: length + 1], config.image_size),
+        image=resized(image[: length + 1], config.image_size, config.cameras),
         state=state[: length + 1],
         action=action[:length],
         reward=label[1:].astype(np.float32),

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lotj.types import Trajectory
+from lotj.types import Trajectory, later
 
 REMEDY = {
     "no-name": "name it with --connector (one connector), or write a feature `connector`",
@@ -66,6 +66,8 @@ class ReadConfig:
     """who acted (our `source`), where the data does not say."""
     camera: str | None = None
     """which image to take, where there are several."""
+    cameras: int = later(1)
+    """how many cameras' square pictures stand side by side in an image."""
     image_size: int | None = None
     """centre crop to a square and resize to so many pixels; a store has one image size."""
     state: tuple[str, ...] = ()
@@ -86,6 +88,8 @@ class ReadConfig:
             raise ValueError(f"image_size: expected at least 1 pixel, got {self.image_size}; 64 is usual")
         if not (np.isfinite(self.action_scale) and self.action_scale):
             raise ValueError(f"action_scale: expected a finite factor, not 0, got {self.action_scale}")
+        if self.cameras < 1:
+            raise ValueError(f"cameras: expected at least 1, got {self.cameras}")
         for name in ("robot", "acted_by"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: expected a name, got an empty string; leave the option out")

@@ -174,7 +174,7 @@ class _Sheet:
     """A grid of captioned images, one titled row for each connector."""
 
     def __init__(self, rows: int, per_class: int, width: int, height: int) -> None:
-        self._scale = max(1, -(-96 // width))
+        self._scale = max(1, -(-96 // height))
         self._size = (width * self._scale, height * self._scale)
         self._per_class = per_class
         self._cell = (self._size[0] + 8, self._size[1] + 18)
@@ -234,10 +234,14 @@ def trajectory_defects(trajectory: Trajectory, horizon: int, ending: set[str]) -
     if not trajectory.terminated and not trajectory.truncated:
         yield "unfinished", "neither terminated nor truncated"
     image, reward = trajectory.image, trajectory.reward
-    if not image.any():
-        yield "black-images", "all images are black"
-    elif (image == image[0]).all():
-        yield "frozen-images", "all images are the same"
+    height, width = image.shape[1:3]
+    cameras = width // height if width % height == 0 else 1
+    for number, one in enumerate(np.split(image, cameras, axis=2), start=1):
+        whose = f" of camera {number}" if cameras > 1 else ""
+        if not one.any():
+            yield "black-images", f"all images{whose} are black"
+        elif (one == one[0]).all():
+            yield "frozen-images", f"all images{whose} are the same"
     if trajectory.source in JUDGED_SOURCES:
         return
     success = trajectory.privileged.get("success")

@@ -181,7 +181,9 @@ def crop_store(source: Path, path: Path, size: int) -> None:
             cropped.set_metadata(key, store.metadata[key])
         for index in range(len(cropped), len(store)):
             trajectory = store.read(index)
-            cropped.append(replace(trajectory, image=np.ascontiguousarray(trajectory.image[:, middle, middle])))
+            pictures = np.split(trajectory.image, store.shape.cameras, axis=2)
+            image = np.concatenate([picture[:, middle, middle] for picture in pictures], axis=2)
+            cropped.append(replace(trajectory, image=image))
 
 
 def run_case(

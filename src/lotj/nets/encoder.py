@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from lotj.types import later
+
 STAGES = 4
 BLOCKS_PER_STAGE = 2
 
@@ -28,7 +30,7 @@ class EncoderConfig:
     """Channels of the first stage; the stages have 1, 2, 4 and 8 times as many. 64 is the paper's ResNet-18."""
     image_size: int = 64
     """Height and width of a camera's picture, in pixels."""
-    cameras: int = 1
+    cameras: int = later(1)
     """How many cameras' pictures an image holds, side by side. To the network each is three more channels: it costs the
     first convolution alone, and a place in one picture means nothing in another, which is for the network to learn."""
     norm: Literal["group", "batch"] = "group"

@@ -187,7 +187,10 @@ def saliency_section(panels: Sequence[SaliencyPanel]) -> str:
     for panel in panels:
         images = "".join(_image(picture) for picture in overlay(panel.image, panel.heat))
         cards.append(_card(escape(panel.title), f"<div class='cams'>{images}</div>", escape(panel.caption)))
-    return _title("Where the networks look", "Grad-CAM: bright is what raises the network's answer.") + _grid(cards)
+    told = "Grad-CAM: bright is what raises the network's answer."
+    if any(panel.image.shape[2] > panel.image.shape[1] for panel in panels):
+        told += " Both cameras' pictures share one map, since the network stacks them."
+    return _title("Where the networks look", told) + _grid(cards)
 
 
 def _title(title: str, note: str) -> str:

@@ -66,7 +66,7 @@ table.confusion td small { display: block; font-size: .72rem; font-weight: 450; 
 .err { background: color-mix(in srgb, var(--judged) calc(8% + var(--share) * 60%), var(--paper)); }
 video, .card > img { display: block; width: 100%; height: auto; border-radius: 8px; background: #0f131a;
   margin: .4rem 0; }
-.cams { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 6px; margin: .5rem 0; }
+.cams { display: grid; grid-template-columns: repeat(auto-fill, minmax(128px, 1fr)); gap: 6px; margin: .5rem 0; }
 .cams img { width: 100%; border-radius: 6px; image-rendering: pixelated; display: block; }
 pre { font: .8rem/1.5 var(--mono); overflow-x: auto; background: var(--page); border: 1px solid var(--grid);
   border-radius: 8px; padding: .7rem .9rem; margin: .4rem 0; }
