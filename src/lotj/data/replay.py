@@ -20,8 +20,9 @@ from lotj.data.batches import HELD_OUT, FeatureBatch, FrameBatch, FrameSampling,
 from lotj.data.store import TrajectoryStore
 from lotj.data.trajectory_index import TrajectoryIndex
 
-PRELOAD_BYTES = 6 << 30
-"""With ``preload="auto"``, images up to this size are kept in memory."""
+PRELOAD_BYTES = 4 << 30
+"""With ``preload="auto"``, images up to this size are kept in memory, by each process that trains. From the disk's
+cache, which processes share, 64 frames of two cameras take 2.3 ms (0.1 from memory) of the 100 that a step takes."""
 
 
 class TransitionDataset:
