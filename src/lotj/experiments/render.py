@@ -85,7 +85,8 @@ def _practice(results: Path) -> str:
 
 
 def _ablation(results: Path) -> str:
-    return ablation_table(read_results(results / "ablation"))
+    found = read_results(results / "ablation")
+    return ablation_table(found) if found else "No results yet: `lotj tables ablation` writes them.\n"
 
 
 def _picture(alt: str, place: str, found: Sequence[Any]) -> str:
