@@ -176,7 +176,7 @@ def test_the_command_trains_scores_and_resumes(
 
     monkeypatch.setattr(reward_runs, "run_case", lambda *_, **__: pytest.fail("trained again"))
     assert run(config) == done
-    with pytest.raises(ValueError, match=r"2-s0.json is the result of another trajectories than 2-s0 now has"):
+    with pytest.raises(ValueError, match=r"2-s0.json holds a result with another case.trajectories"):
         run(replace(config, total=24))
 
 

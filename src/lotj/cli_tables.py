@@ -165,7 +165,7 @@ def _run_all(
     ``training`` is a collection of the training connectors, where they need one of their own.
     """
     from lotj.collect import collect
-    from lotj.experiments.reward_runs import unfinished
+    from lotj.experiments.cases import unfinished
 
     todo, own = unfinished(cases, results), out / f"{results.name}.sqlite"
     stores = {view: _collect(*view, out, workers, trajectories) for view in {c.view for c in todo}}

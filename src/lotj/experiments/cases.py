@@ -1,4 +1,4 @@
-"""Cases with a result file each: what experiments on practice share."""
+"""Cases with a result file each: what experiments share."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ class Case(Protocol):
 CaseT = TypeVar("CaseT", bound=Case)
 
 
-def unfinished(cases: Sequence[CaseT], results: Path, offline: Mapping[str, Any]) -> list[CaseT]:
+def unfinished(cases: Sequence[CaseT], results: Path, offline: Mapping[str, Any] | None = None) -> list[CaseT]:
     """The cases that have no result yet.
 
     Args:
         cases: all that are wanted.
         results: folder of the result files.
-        offline: what a result's ``offline`` must say of the offline phase, so that no two are mixed in one table.
+        offline: what a result's ``offline`` must say of the offline phase, so that no two are mixed in one table;
+            nothing where a case is its own.
 
     Raises:
         ValueError: a result file holds another case or comes from another offline phase, or two cases share a name.
@@ -47,7 +48,7 @@ def unfinished(cases: Sequence[CaseT], results: Path, offline: Mapping[str, Any]
             continue
         held, wanted = (
             json.loads(path.read_text(encoding="utf-8")),
-            {"case": to_json(case), "offline": to_json(offline)},
+            {"case": to_json(case), "offline": to_json(offline or {})},
         )
         differs = [
             f"{part}.{key}"

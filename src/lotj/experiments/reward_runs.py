@@ -252,27 +252,6 @@ def count_training(case: RewardCase, store: TrajectoryStore) -> int:
     return found
 
 
-def unfinished(cases: Sequence[RewardCase], results: Path) -> list[RewardCase]:
-    """The cases that have no result file yet.
-
-    Raises:
-        ValueError: a case has one, but of other settings.
-    """
-    todo = []
-    for case in cases:
-        path = results / f"{case.name}.json"
-        if not path.exists():
-            todo.append(case)
-            continue
-        held, wanted = json.loads(path.read_text(encoding="utf-8"))["case"], to_json(case)
-        if differs := [key for key in wanted if held.get(key) != wanted[key]]:
-            raise ValueError(
-                f"{path} is the result of another {', '.join(differs)} than {case.name} now has; repeat the settings "
-                "it was made with, name another folder of results, or delete the file"
-            )
-    return todo
-
-
 def score(model: RewardModel, store: TrajectoryStore, connector: str, cuts: Mapping[str, float]) -> dict[str, Any]:
     """Raw counts of one held-out connector, for all its frames and for those of the paper's scripted policy alone.
 
