@@ -20,6 +20,7 @@ from lotj.data.schema import DISLODGED
 from lotj.data.store import TrajectoryStore
 from lotj.rollout import policy_rng, rollout
 from lotj.seeds import stream_seed
+from lotj.sim.expert import scripted_action
 from lotj.types import Observation, Policy
 
 READINGS = 5
@@ -27,8 +28,6 @@ SETTLING = 30
 """Steps that a robot may take to come to rest."""
 STEADY = 5e-4
 """m: repeated readings of a pose that is to be kept may lie this far apart."""
-CENTRED = 0.001
-"""m: within this of the centreline the expert goes down (Sec. IV)."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +89,9 @@ class PoseExpert:
             self._aim = self._beside * np.array([np.cos(angle), np.sin(angle)])
         if rng.random() < self._noise:
             return rng.uniform(-1, 1, 3).astype(np.float32)
-        offset = self._calibration.offset(self._cell.reading.position)
-        error = np.array([*(self._aim - offset[:2]), 0.0])
-        if np.hypot(*error[:2]) < CENTRED:
-            error[2] = -1.0
-        elif offset[2] < self._calibration.depth + 5e-4:
-            # Off the axis and down on the face: lift a little, or friction holds the plug where it is.
-            error[2] = 0.002
-        action = np.clip(error / self._cell.action_scale, -1, 1) * self._speed
-        return action.astype(np.float32)
+        offset, depth = self._calibration.offset(self._cell.reading.position), self._calibration.depth
+        action = scripted_action(offset, np.eye(3), depth, self._aim, self._cell.action_scale)
+        return (action * self._speed).astype(np.float32)
 
 
 class StartAbove(gymnasium.Wrapper[Any, Any, Any, Any]):
