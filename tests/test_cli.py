@@ -384,3 +384,15 @@ def test_a_run_of_another_version_is_refused_by_name(tmp_path):
         ValueError, match=r"preset\.json was written by another version.*'hindsight'.*begin another run"
     ):
         load_preset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "reward", "told"), [(9, "learned", True), (10, "learned", False), (0, "ground-truth", False)]
+)
+def test_a_reward_that_hardly_ever_pays_is_called_out(capsys, claimed, reward, told):
+    """Below one claimed success in twenty trials the person is told what that may mean; ground truth may be silent."""
+    row = {"connector": "plug", "reward": reward, "recipe": "ensemble", "guard": "off", "red_teamed": False}
+    row |= {"practice": {"summary": {"predicted_successes": claimed, "trials": 200}}, "scenarios": {}}
+    cli.print_outcome({"practices": [row]})
+    said = " ".join(capsys.readouterr().out.split())
+    assert (f"claimed {claimed} successes in 200 trials" in said) == told

@@ -226,6 +226,10 @@ def evaluate(
         console.print("[yellow]Diagnostic: this policy practised with ground truth as the reward.[/]")
 
 
+SILENT = 0.05
+"""Of all trials: a reward that claims fewer successes has hardly been a teacher."""
+
+
 def print_preflight(answer: Mapping[str, Any]) -> None:
     """Go or no-go, why, and what the connector looks like."""
     if not answer["presses"]:
@@ -253,6 +257,15 @@ def print_outcome(outcome: dict[str, Any]) -> None:
             p_value = show_p(counts["p_value"])
             table.add_row(name, row["recipe"], marked, scenario, before, after, p_value, judged)
     console.print(table)
+    for row in outcome["practices"]:
+        done = row["practice"]["summary"]
+        claimed, trials = done["predicted_successes"], done["trials"]
+        if row["reward"] == "learned" and claimed < SILENT * trials:
+            say(
+                f"{row['connector']}: the robot claimed {claimed} successes in {trials} trials. Either it never got "
+                "the plug in, or its reward does not know success when it sees it; then practice has taught nothing, and "
+                "the policy may be worse than before. Look at the last trials in the report before you use it"
+            )
 
 
 def print_evaluation(evaluation: dict[str, Any], title: str) -> None:
