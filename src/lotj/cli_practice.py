@@ -263,8 +263,8 @@ def print_outcome(outcome: dict[str, Any]) -> None:
         if row["reward"] == "learned" and claimed < SILENT * trials:
             say(
                 f"{row['connector']}: the robot claimed {claimed} successes in {trials} trials. Either it never got "
-                "the plug in, or its reward does not know success when it sees it; then practice has taught nothing, and "
-                "the policy may be worse than before. Look at the last trials in the report before you use it"
+                "the plug in, or its reward does not know success when it sees it; then practice has taught nothing, "
+                "and the policy may be worse than before. Look at the last trials in the report before you use it"
             )
 
 
