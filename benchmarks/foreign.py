@@ -30,6 +30,7 @@ from lotj.cells.spec import load_cell
 from lotj.data.store import TrajectoryStore
 from lotj.demo import practice_stage
 from lotj.evaluate import EvaluateConfig
+from lotj.evaluating import OWN_STARTS
 from lotj.files import write_json
 from lotj.nets.encoder import EncoderConfig
 from lotj.presets import PRESETS, Preset
@@ -67,7 +68,7 @@ def small(cell: Path, known: tuple[str, ...], trajectories: int, trials: int) ->
         critic=replace(critic, model=replace(critic.model, encoder=encoder), steps=200),
         policy=replace(policy, model=policy_config, steps=steps),
         practice=recipe,
-        evaluate=EvaluateConfig(trials=10, scenarios=("I",)),
+        evaluate=EvaluateConfig(trials=10),
     )
 
 
@@ -110,7 +111,7 @@ def measure(package: str, trajectories: int, trials: int, run: Path) -> dict[str
     lap("practise")
     records = read_records(folder / "trials.jsonl")
     true = {
-        when: json.loads((folder / f"evaluation-{when}.json").read_text())["summary"]["I"]
+        when: json.loads((folder / f"evaluation-{when}.json").read_text())["summary"][OWN_STARTS]
         for when in ("before", "after")
     }
     counts = [(true[when]["true"], true[when]["trials"]) for when in ("before", "after")]
