@@ -45,7 +45,7 @@ PresetChoice = Annotated[  # type: ignore[valid-type]
         PRESETS,
         descriptions={
             "debug": "The whole chain in under a minute; learns nothing.",
-            "desk": "Two CPU cores, forty minutes.",
+            "desk": "Two CPU cores, fifty minutes.",
             "paper": "Full ResNet-18, 70,000 trajectories; wants a GPU.",
         },
         prefix_names=False,
