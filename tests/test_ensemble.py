@@ -240,6 +240,25 @@ def test_each_setting_changes_the_update(field: str) -> None:
                for name, value in results[1][part].items())  # fmt: skip
 
 
+def test_on_offline_frames_the_offline_policy_is_kept_to() -> None:
+    """Whatever was done there: an untrained residual is at no distance from it, and a trained one returns to it, while
+    on the robot's own frames nothing holds it."""
+    learner = _learner(replace(CONFIG, bc_weight=100.0, learning_rate=3e-3))
+    batch = _batch(learner)
+    assert (batch.action - straight_down(torch.zeros(16, 12))).abs().max() > 0.5
+    assert learner.update(batch)["behaviour_cloning"] == pytest.approx(0.0, abs=1e-9)
+    for parameter in learner.actor.parameters():
+        parameter.data.add_(0.2)
+    base = torch.tanh(batch.feature[:, -3:])
+    before = (learner.actor(batch.feature) - base).abs().mean(1)
+    for _ in range(60):
+        learner.update(batch)
+    after = (learner.actor(batch.feature) - base).abs().mean(1)
+    assert after[~batch.online].max() < 0.3 * before[~batch.online].max()
+    alone = batch._replace(online=torch.ones(16, dtype=torch.bool))
+    assert learner.update(alone)["behaviour_cloning"] == 0.0
+
+
 def test_own_successes_are_imitated() -> None:
     """With a heavy weight, the policy's action at a remembered frame approaches what was done there."""
     learner = _learner(replace(CONFIG, success_weight=100.0, learning_rate=3e-3))

@@ -63,7 +63,8 @@ class EnsembleConfig:
     prepare_updates: int = 1500
     """Critic updates on offline data before practice."""
     bc_weight: float = 0.25
-    """Weight of the squared distance to offline actions."""
+    """Weight of the squared distance to the offline policy's action on offline frames. What was done there would be a
+    bad example: presses beside the hole and a first policy's trials are among it."""
     success_weight: float = 1.0
     """Weight of the squared distance to the robot's own actions in trials that it rewarded."""
     success_batch_size: int = 32
@@ -228,7 +229,8 @@ class EnsemblePractice:
         rows, own = len(batch.feature), self._own_successes()
         action, own_action = self.actor(torch.cat([batch.feature, own[0]])).tensor_split([rows])
         value = self.critic(batch.feature, action)  # (heads, B)
-        cloning = imitation_loss(action, batch.action, ~batch.online)
+        base = torch.tanh(batch.feature[:, -self.action_dim :])  # (B, A), the offline policy's
+        cloning = imitation_loss(action, base, ~batch.online)
         success = imitation_loss(own_action, own[1], own_action.new_ones(len(own_action)))
         loss = normalised_value_loss(value) + self.config.bc_weight * cloning + self.config.success_weight * success
         return loss, _numbers(
