@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lotj import stages
+from lotj.algos.policy import ImagePolicy
+from lotj.evaluate import TrialResult
 from lotj.evaluating import evaluate_stage
+from lotj.pipeline import evaluate_policy
 from lotj.presets import load_preset
 from lotj.sim.connectors import get_connector
 from lotj.sim.toml import save_connector
+from lotj.types import Trajectory
 
 
 def test_an_edited_connector_is_not_answered_from_the_old_one(tiny_run: Path, tmp_path: Path) -> None:
@@ -49,3 +54,29 @@ def test_a_cell_with_starts_of_its_own_is_evaluated_once(
     told = evaluate_stage(preset, run, preset.split(), "hdmi-a", None, stages.silent_bars)
     assert list(told["summary"]) == ["own"] and len(told["trials"]) == 2
     assert not list(run.rglob("*.partial.jsonl"))
+
+
+def test_trials_of_other_networks_are_not_gone_on_with(tiny_run: Path, tmp_path: Path) -> None:
+    """A stopped evaluation is continued by the same weights, and begun anew by others, acting or judging."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    preset = load_preset(run)
+    preset = replace(preset, evaluate=replace(preset.evaluate, trials=2, scenarios=("I",), seed=78))
+    offline = stages.load_offline(run, preset.split())
+
+    def rolled(stop: int | None = None) -> int:
+        trials: list[Trajectory] = []
+
+        def told(result: TrialResult, trajectory: Trajectory | None) -> None:
+            trials.extend([] if trajectory is None else [trajectory])
+            if len(trials) == stop:
+                raise KeyboardInterrupt
+
+        args = (preset.evaluate, preset.image_size, preset.cameras, tmp_path / "out" / "before.json", told)
+        with suppress(KeyboardInterrupt):
+            evaluate_policy("europlug", preset.robot, ImagePolicy(offline.policy), offline, *args)
+        return len(trials)
+
+    for network in (offline.policy, offline.reward.network):
+        assert rolled(stop=1) == 1
+        next(network.parameters()).data.mul_(1.5)
+        assert rolled(stop=1) == 1 and rolled() == 1

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lotj.algos.ensemble import EnsembleConfig, EnsemblePractice
@@ -106,12 +107,25 @@ def make_learner(config: RecipeConfig, offline: Offline, seed: int) -> Learner:
 
 def feature_cache(path: Path, config: RecipeConfig, offline: Offline) -> Cache:
     """The cache of a recipe's frozen features, told from those of other networks."""
-    digest = hashlib.sha256()
-    for encoder in (offline.policy.encoder, offline.critic.q_encoder, offline.critic.v_encoder):
-        for weights in encoder.state_dict().values():
-            digest.update(weights.detach().cpu().numpy().tobytes())
+    encoders = (offline.policy.encoder, offline.critic.q_encoder, offline.critic.v_encoder)
     components = config.ensemble.components if config.recipe == "ensemble" else 0
-    return Cache(path, f"{config.recipe} {components} {digest.hexdigest()}")
+    return Cache(path, f"{config.recipe} {components} {_digest(*(encoder.state_dict() for encoder in encoders))}")
+
+
+def _digest(*states: Mapping[str, Any]) -> str:
+    """Tells weights from others: SHA-256 of all tensors of nested states, in their order."""
+    digest = hashlib.sha256()
+
+    def take(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            digest.update(value.detach().cpu().numpy().tobytes())
+        elif isinstance(value, Mapping):
+            for inner in value.values():
+                take(inner)
+
+    for state in states:
+        take(state)
+    return digest.hexdigest()
 
 
 def practise(
@@ -274,7 +288,10 @@ def evaluate_policy(
     log = None
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        of = {"policy": dict(about or {}), "rule": rule, "config": config, "robot": robot}
+        # Networks that were trained anew begin anew: no evaluation mixes the trials of two.
+        acting = policy.state_dict() if hasattr(policy, "state_dict") else {}
+        weights = _digest(offline.policy.state_dict(), offline.reward.network.state_dict(), acting)
+        of = {"policy": dict(about or {}), "rule": rule, "config": config, "robot": robot, "weights": weights}
         log = TrialLog(out.with_suffix(".partial.jsonl"), of)
     result = evaluate(
         config,
