@@ -10,6 +10,7 @@ import pytest
 
 from lotj import cli
 from lotj.cells.mock_server import mock_robot
+from lotj.cells.spec import ALIASES, SECTIONS
 from lotj.data.store import TrajectoryStore
 
 ROOT = Path(__file__).parent.parent
@@ -56,6 +57,15 @@ def test_every_subcommand_is_documented():
     spelt = [(" ".join(arguments[:2]), arguments[0]) for _, arguments in EVERY_COMMAND]
     used = {two if two in cli.COMMANDS else one for two, one in spelt}
     assert used == set(cli.COMMANDS)
+
+
+def test_every_field_of_a_cells_file_is_explained():
+    """`lotj cell new` sends people to docs/cells.md for them."""
+    spelt = {field: name for (_, name), field in ALIASES.items()}
+    fields = {spelt.get(field, field) for section in SECTIONS.values() for field in section}
+    lines = (ROOT / "docs" / "cells.md").read_text(encoding="utf-8").splitlines()
+    rows = "".join(line.split("|")[1] for line in lines if line.startswith("| ") and line.count("|") > 2)
+    assert fields <= set(re.findall(r"`(\w+)`", rows))
 
 
 def test_quick_commands_run(tmp_path, monkeypatch):
