@@ -14,11 +14,12 @@ import torch
 from toy_cell import ToyCell, ToyExpert, ToyReward, straight_down, toy_encoder
 
 from lotj.algos.ensemble import EnsembleConfig, EnsemblePractice
+from lotj.data.augment import Augment, AugmentConfig
 from lotj.data.features import FeatureBuffer
 from lotj.data.replay import mix
 from lotj.data.store import TrajectoryStore
 from lotj.judge import GroundTruthJudge, Judge, SuccessRule
-from lotj.online import encode_frame
+from lotj.online import OnlineMemory, encode_frame
 from lotj.practice import PracticeConfig, PracticeResult, practice
 from lotj.rollout import rollout
 from lotj.run import Run, load_state
@@ -27,7 +28,9 @@ from lotj.trials import TrialRecord
 SMALL = EnsembleConfig(components=24, actor_hidden=(32, 32), critic_hidden=(32, 32), prepare_updates=20, batch_size=16)
 LENIENT = SuccessRule(threshold=0.001, frames=1)
 """Fires beside the hole too, so that short runs have predicted successes to remember."""
-SHORT = PracticeConfig(trials=6, updates_per_step=1, warmup_trials=1, batch_size=16, online_fraction=0.25)
+SHORT = PracticeConfig(
+    trials=6, updates_per_step=1, warmup_trials=1, batch_size=16, online_fraction=0.25, online_views=1
+)
 
 
 def _offline(learner: EnsemblePractice, trials: int = 40) -> FeatureBuffer:
@@ -200,8 +203,10 @@ def test_a_line_a_trial(tmp_path: Path) -> None:
             np.testing.assert_allclose(row["max_force"], len(trajectory))
 
 
-def test_each_frame_is_encoded_once(tmp_path: Path) -> None:
-    """T steps cost T + 1 encodings; exactly the rewarded trials are told to the learner, with what it did."""
+@pytest.mark.parametrize("views", [0, 2])
+def test_each_frame_is_encoded_once(tmp_path: Path, views: int) -> None:
+    """T steps cost T + 1 encodings, and each augmented version one of the whole trial; exactly the rewarded trials are
+    told to the learner, each version with what it did."""
     learner, offline = _learner()
     counted: list[int] = []
     encode = learner.encode
@@ -210,12 +215,34 @@ def test_each_frame_is_encoded_once(tmp_path: Path) -> None:
     learner.remember_success = lambda feature, action: told.append(action.numpy())  # type: ignore[method-assign]
     run = Run(tmp_path, "practice", {}, seed=0).start()
     judge = Judge(ToyReward(), LENIENT)
-    result = practice(SHORT, ToyCell(), learner, judge, offline, run, np.random.default_rng(0))
-    assert counted == [1] * sum(record.steps + 1 for record in result.trials)
+    config = replace(SHORT, online_views=views)
+    result = practice(config, ToyCell(), learner, judge, offline, run, np.random.default_rng(0))
+    assert counted == [
+        size for record in result.trials for size in [1] * (record.steps + 1) + [record.steps + 1] * views
+    ]
     rewarded = [record.trial - 1 for record in result.trials if record.success]
     assert len(rewarded) == len(told) >= 2
     with TrajectoryStore(tmp_path / "online.sqlite") as store:
-        assert all(np.array_equal(store.read(index).action, action) for index, action in zip(rewarded, told))
+        for index, action in zip(rewarded, told):
+            assert np.array_equal(np.tile(store.read(index).action, (views + 1, 1)), action)
+
+
+def test_versions_of_an_online_frame(tmp_path: Path) -> None:
+    """Beside each frame there are augmented versions of it, of the same trial and step; no two alike."""
+    learner, _ = _learner()
+    cell = ToyCell()
+    trajectory = rollout(cell, ToyExpert(cell), np.random.default_rng(0), seed=3)
+    image = torch.from_numpy(trajectory.image).permute(0, 3, 1, 2)
+    with OnlineMemory(
+        tmp_path / "o.sqlite", learner, 30, 2, Augment(AugmentConfig(0, brightness=0.1, contrast=0, saturation=0))
+    ) as memory:
+        memory.restore(0)
+        memory.append(trajectory, learner.encode(image))
+        kept = memory.buffer.features  # (T + 1, 3, F)
+    assert torch.equal(kept[:, 0], learner.encode(image))
+    apart = torch.cdist(kept[:, 1], kept[:, 0])  # of each version from each frame
+    assert not torch.allclose(kept[:, 1], kept[:, 0]) and not torch.allclose(kept[:, 1], kept[:, 2])
+    assert apart.diagonal().mean() < 0.5 * apart.mean()
 
 
 def test_batches_keep_their_shares() -> None:
@@ -263,7 +290,9 @@ def test_another_seed_may_not_continue_a_run(tmp_path: Path) -> None:
         practice(SHORT, ToyCell(), learner, Judge(ToyReward(), SuccessRule()), offline, run, np.random.default_rng(1))
 
 
-@pytest.mark.parametrize("bad", [{"trials": 0}, {"online_fraction": 0.0}, {"scenario": "III"}, {"reward": "human"}])
+@pytest.mark.parametrize(
+    "bad", [{"trials": 0}, {"online_fraction": 0.0}, {"online_views": -1}, {"scenario": "III"}, {"reward": "human"}]
+)
 def test_config_is_validated(bad: dict[str, Any]) -> None:
     """Impossible settings name their field."""
     with pytest.raises(ValueError, match=next(iter(bad))):

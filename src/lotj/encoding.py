@@ -33,9 +33,9 @@ class FeatureConfig:
     views: int = 1
     """Differently augmented versions of each frame."""
     augment: AugmentConfig = AugmentConfig()
-    """Offline frames are augmented, online ones never (Sec. V-C)."""
-    sources: tuple[str, ...] = ("expert",)
-    """Which offline trajectories practice mixes in: those worth imitating."""
+    """Of offline frames."""
+    sources: tuple[str, ...] | None = None
+    """Whose offline trajectories practice mixes in; None is the recipe's own choice (``RecipeConfig.frozen``)."""
     fit_images: int = 4096
     """Offline images that projections are fitted on."""
     seed: int = 0

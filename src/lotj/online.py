@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lotj.algos.learner import Learner, image_to_batch
+from lotj.data.augment import Augment
 from lotj.data.features import FeatureBuffer
 from lotj.data.store import TrajectoryStore
 from lotj.types import Observation, Trajectory
@@ -52,12 +53,17 @@ class OnlineMemory:
         path: of the store.
         learner: encodes frames.
         capacity: frames that the buffer holds.
+        views: augmented versions kept of each frame, beside the frame itself.
+        augment: how they are augmented; None where there are none.
     """
 
-    def __init__(self, path: Path, learner: Learner, capacity: int) -> None:
+    def __init__(
+        self, path: Path, learner: Learner, capacity: int, views: int = 0, augment: Augment | None = None
+    ) -> None:
         self._path = path
         self._learner = learner
         self._capacity = capacity
+        self._views, self._augment = views, augment
         self._store: TrajectoryStore | None = None
 
     def __enter__(self) -> OnlineMemory:
@@ -81,7 +87,9 @@ class OnlineMemory:
         """
         self._store = TrajectoryStore(self._path, mode="a")
         self._store.truncate(trials)
-        self.buffer = FeatureBuffer(self._capacity, self._learner.feature_dim, self._learner.action_dim)
+        self.buffer = FeatureBuffer(
+            self._capacity, self._learner.feature_dim, self._learner.action_dim, self._views + 1
+        )
         for index in range(trials):
             stored = self._store.read(index)
             trajectory = stored if learned is None else learned(index + 1, stored)
@@ -98,9 +106,18 @@ class OnlineMemory:
 
     def _remember(self, trajectory: Trajectory, features: Tensor) -> None:
         action, reward = torch.from_numpy(trajectory.action), torch.from_numpy(trajectory.reward)
-        self.buffer.add(features, action, reward, _ended(trajectory))
+        views = torch.stack([features, *self._augmented(trajectory)])  # (views + 1, T + 1, F)
+        self.buffer.add(views, action, reward, _ended(trajectory))
         if trajectory.terminated:
-            self._learner.remember_success(features[:-1], action)
+            self._learner.remember_success(views[:, :-1].flatten(0, 1), action.repeat(len(views), 1))
+
+    def _augmented(self, trajectory: Trajectory) -> Iterator[Tensor]:
+        """Encodings (T + 1, F) of each version of a trial's frames, the same whenever it is taken up again."""
+        generator = torch.Generator().manual_seed(trajectory.seed)
+        image = torch.from_numpy(trajectory.image).permute(0, 3, 1, 2)
+        for _ in range(self._views):
+            assert self._augment is not None
+            yield self._learner.encode(self._augment(image, generator))
 
 
 def _ended(trajectory: Trajectory) -> bool:

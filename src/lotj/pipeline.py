@@ -46,6 +46,11 @@ Recipe = Literal["ensemble", "iql"]
 
 ONLINE_FRACTION: Mapping[Recipe, float] = {"ensemble": 0.5, "iql": 0.25}
 """Share of online transitions in a batch: the paper's 25%; the half of RLPD with which ``ensemble`` won."""
+ONLINE_VIEWS: Mapping[Recipe, int] = {"ensemble": 4, "iql": 0}
+"""Augmented versions that are kept of each online frame: the paper augments offline frames alone (Sec. V-C)."""
+SOURCES: Mapping[Recipe, tuple[str, ...] | None] = {"ensemble": None, "iql": ("expert",)}
+"""Whose offline trajectories are mixed in. ``iql`` imitates; from all (None) the critics of ``ensemble`` learn what
+a press beside the hole comes to as well."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,27 @@ class RecipeConfig:
         own = ONLINE_FRACTION[self.recipe]
         return own if self.practice.online_fraction is None else self.practice.online_fraction
 
+    @property
+    def online_views(self) -> int:
+        """Augmented versions of each online frame, likewise."""
+        own = ONLINE_VIEWS[self.recipe]
+        return own if self.practice.online_views is None else self.practice.online_views
+
+    @property
+    def frozen(self) -> FeatureConfig:
+        """``features`` with the recipe's own sources where it names none."""
+        return replace(self.features, sources=self.features.sources or SOURCES[self.recipe])
+
     def resolved(self, reward: RewardSource) -> RecipeConfig:
         """The same with the reward source given and no setting left to be derived, as outputs record it."""
-        guard = GuardConfig() if reward == "ground-truth" else self.practice.guard
-        practice = replace(self.practice, reward=reward, online_fraction=self.online_fraction, guard=guard)
-        return replace(self, practice=practice)
+        practice = replace(
+            self.practice,
+            reward=reward,
+            online_fraction=self.online_fraction,
+            online_views=self.online_views,
+            guard=GuardConfig() if reward == "ground-truth" else self.practice.guard,
+        )
+        return replace(self, practice=practice, features=self.frozen)
 
 
 def make_learner(config: RecipeConfig, offline: Offline, seed: int) -> Learner:
@@ -184,7 +205,7 @@ def practise_unchecked(
     name = identify(connector, robot).name
     learner = make_learner(config, offline, stream_seed(seed, name, "learner"))
     features = offline_features(
-        learner, config.features, store, offline.known, None if cache is None else feature_cache(cache, config, offline)
+        learner, config.frozen, store, offline.known, None if cache is None else feature_cache(cache, config, offline)
     )
     if run.is_done():
         state = run.load_checkpoint()

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from lotj.algos.learner import Learner
+from lotj.data.augment import Augment, AugmentConfig
 from lotj.data.features import FeatureBuffer
 from lotj.data.replay import mix
 from lotj.files import append_json
@@ -50,6 +51,11 @@ class PracticeConfig:
     """Transitions in a batch."""
     online_fraction: float | None = None
     """Share of online transitions in a batch; None is the recipe's own (``RecipeConfig.online_fraction``)."""
+    online_views: int | None = None
+    """Augmented versions that are kept of each online frame, beside the frame itself: frames are so few that critics
+    learn them by heart. None is the recipe's own number (``RecipeConfig.online_views``)."""
+    augment: AugmentConfig = AugmentConfig()
+    """How those versions are augmented."""
     scenario: Scenario = "mixed"
     """Where trials start; ``mixed`` draws I or II for each."""
     reward: RewardSource = "learned"
@@ -72,6 +78,8 @@ class PracticeConfig:
                 raise ValueError(f"PracticeConfig.{name} must be at least 1, got {getattr(self, name)}")
         if self.warmup_trials < 0:
             raise ValueError(f"PracticeConfig.warmup_trials must not be negative, got {self.warmup_trials}")
+        if self.online_views is not None and self.online_views < 0:
+            raise ValueError(f"PracticeConfig.online_views must not be negative, got {self.online_views}")
         if self.online_fraction is not None and not 0.0 < self.online_fraction <= 1.0:
             raise ValueError(f"PracticeConfig.online_fraction must lie in (0, 1], got {self.online_fraction}")
         for name, known in (("scenario", ("I", "II", "mixed")), ("reward", ("learned", "ground-truth"))):
@@ -193,7 +201,8 @@ def practise_in_rounds(
             "PracticeConfig.online_fraction is None: practice needs a share; RecipeConfig knows recipes' own"
         )
     seed = int(rng.integers(2**31))
-    with OnlineMemory(run.out_dir / "online.sqlite", learner, config.online_frames) as memory:
+    views, augment = config.online_views or 0, Augment(config.augment)
+    with OnlineMemory(run.out_dir / "online.sqlite", learner, config.online_frames, views, augment) as memory:
         audit = read_audit(run.out_dir)
         records = _continue(config, run, learner, memory, seed, fleet.size, audit)
         if records is None:

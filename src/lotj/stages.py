@@ -147,10 +147,10 @@ def encode_offline(
     torch.set_num_threads(preset.threads)
     learner, held = make_learner(recipe, offline, preset.seed), feature_cache(cache, recipe, offline)
     with TrajectoryStore(store_file) as store:
-        if is_cached(learner, recipe.features, store, offline.known, held):
+        if is_cached(learner, recipe.frozen, store, offline.known, held):
             return
         with bars("encode offline frames") as tick:
-            offline_features(learner, recipe.features, store, offline.known, held, tick)
+            offline_features(learner, recipe.frozen, store, offline.known, held, tick)
 
 
 def features_path(run_root: Path, recipe: RecipeConfig) -> Path:

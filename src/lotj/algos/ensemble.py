@@ -64,7 +64,7 @@ class EnsembleConfig:
     """Critic updates on offline data before practice."""
     bc_weight: float = 0.25
     """Weight of the squared distance to the offline policy's action on offline frames. What was done there would be a
-    bad example: presses beside the hole and a first policy's trials are among it."""
+    bad example: presses beside the hole and a first policy's trials are among it (``RecipeConfig.frozen``)."""
     success_weight: float = 1.0
     """Weight of the squared distance to the robot's own actions in trials that it rewarded."""
     success_batch_size: int = 32
