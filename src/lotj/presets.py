@@ -323,9 +323,9 @@ def estimate(preset: Preset, speed: Speed, workers: int) -> Estimate:
     weights = 0.0 if preset.policy.relabel else 2 * frames / speed.encode_images
     first = preset.dagger.steps * preset.policy.batch_size / speed.train_images if rolled else 0.0
     policy = preset.policy.steps * preset.policy.batch_size / speed.train_images
-    # An update of practice costs about what training on two images does; an action encodes its frame three times.
-    steps = practice.trials * 17
-    a_step = seconds_a_step + 3 / speed.encode_images + 2 * practice.updates_per_step / speed.train_images
+    # An update of practice costs about what training on two images does; a frame and its versions are encoded thrice.
+    steps, encoded = practice.trials * 17, 3 * (1 + preset.practice.online_views)
+    a_step = seconds_a_step + encoded / speed.encode_images + 2 * practice.updates_per_step / speed.train_images
     evaluating = 2 * len(preset.evaluate.scenarios) * preset.evaluate.trials * 20 * seconds_a_step
     seconds = {
         "collect": trajectories / (speed.trajectories * workers),
