@@ -361,6 +361,9 @@ def test_each_recipe_has_its_own_share_of_online_data(run, monkeypatch, recipe, 
         with pytest.raises(Stop):
             cli.main(["practice", "--run", str(run), "--connector", "europlug", "--recipe", recipe])
     assert [config.practice.online_fraction for config in asked] == [share, share]
+    # Sec. V-C: the paper's recipe imitates experts and augments no online frame.
+    own = (0, ("expert",)) if recipe == "iql" else (4, None)
+    assert [(config.practice.online_views, config.features.sources) for config in asked] == [own, own]
     given = replace(asked[0], practice=replace(asked[0].practice, online_fraction=0.4))
     assert given.resolved("learned").practice.online_fraction == 0.4
 
