@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def test_offline_is_counted_once_and_online_pooled() -> None:
     line = lines[(CONNECTOR, "II")]
     assert pooled(line.before) == (2 + 3 + 4, 60)
     assert [pooled(counts) for counts in line.after.values()] == [(10 + 11 + 12, 60)] * 4
-    cell = online(line, ("iql", "learned", "off"))
+    cell = online(line, ("iql", "learned", "off", ()))
     assert cell == f"{count(Trials('', '', '', '', 33, 60), True)}, p {show_p(barnard(9, 60, 33, 60))}"
     table = practice_table(results)
     assert table.count("| 9/60 |") == 2 and "| 3 |\n" in table
@@ -139,7 +140,7 @@ def test_p_compares_the_same_seeds() -> None:
     results = [a_result("ensemble", "learned", seed, 2, 15) for seed in (0, 1)] + [a_result("iql", "learned", 1, 2, 15)]
     line = pool(results)[(CONNECTOR, "I")]
     assert pooled(line.before) == (4, 40)
-    assert online(line, ("iql", "learned", "off")).endswith(f"p {show_p(barnard(2, 20, 15, 20))}")
+    assert online(line, ("iql", "learned", "off", ())).endswith(f"p {show_p(barnard(2, 20, 15, 20))}")
 
 
 def test_results_that_disagree_about_the_offline_policy_are_refused() -> None:
@@ -203,9 +204,40 @@ def test_a_guard_is_a_column_of_its_own() -> None:
     assert cells["ensemble, learned"].startswith("9/20") and cells["ensemble, learned, gate"].startswith("15/20")
 
 
+def test_a_setting_is_a_column_of_its_own() -> None:
+    """Practice with other settings than the run's: they reach the recipe, the file's name and the table's head; what
+    is not named stays, and a case without any is written as before there were settings."""
+    settings = ("ensemble.discount=0.8", "ensemble.critic_hidden=[64, 32]", "practice.online_views=2")
+    (case,) = PracticeTableConfig((CONNECTOR,), ("ensemble",), ("learned",), seeds=(0,), settings=settings).cases()
+    assert case.name == f"{CONNECTOR}-ensemble-learned-discount=0.8-critic_hidden=64,32-online_views=2-s0"
+    preset = PRESETS["debug"]
+    own, other = practice_runs.recipe_of(replace(case, settings=()), preset), practice_runs.recipe_of(case, preset)
+    assert (other.ensemble.discount, other.ensemble.critic_hidden, other.online_views) == (0.8, (64, 32), 2)
+    assert other == replace(
+        own,
+        ensemble=replace(own.ensemble, discount=0.8, critic_hidden=(64, 32)),
+        practice=replace(own.practice, online_views=2),
+    )
+    assert "settings" not in to_json(replace(case, settings=()))
+    tried = a_result("ensemble", "learned", 0, 2, 15)
+    tried["case"]["settings"] = ["ensemble.discount=0.8"]
+    head, _, first = practice_table([a_result("ensemble", "learned", 0, 2, 9), tried]).splitlines()[:3]
+    cells = dict(zip(head.split(" | "), first.split(" | ")))
+    assert cells["ensemble, learned"].startswith("9/20") and cells["ensemble, learned, discount=0.8"].startswith("15/")
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
+        ({"settings": ("ensemble.discuont=0.8",)}, r"EnsembleConfig has no 'discuont' \(did you mean 'discount'"),
+        ({"settings": ("ensemble.discount=2",)}, r"'ensemble.discount=2' is no setting.*discount in \[0, 1\]"),
+        ({"settings": ("ensemble.discount",)}, "'ensemble.discount' is no setting"),
+        ({"settings": ("ensemble.heads=2.5",)}, "EnsembleConfig.heads is now 5, got 2.5"),
+        ({"settings": ("ensemble=1",)}, "RecipeConfig.ensemble is several"),
+        ({"settings": ("ensemble.heads.low=1",)}, "EnsembleConfig.heads is one value"),
+        ({"settings": ("ensemble.heads=3", "ensemble.heads=4")}, "each may be named once"),
+        ({"settings": ("practice.trials=3",)}, "'practice.trials' is an option of its own"),
+        ({"settings": ("practice.guard.mode=1",)}, "'practice.guard.mode' is an option of its own"),
         ({"guards": ("alarm",)}, "guards: unknown 'alarm'"),
         ({"recipes": ("ensembel",)}, r"recipes: unknown 'ensembel' \(did you mean 'ensemble'"),
         ({"rewards": ()}, "rewards must be distinct values, at least one"),

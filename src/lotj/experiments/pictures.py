@@ -184,10 +184,10 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axis
 
 
-def _by_itself_first(column: Column) -> tuple[bool, str, bool]:
+def _by_itself_first(column: Column) -> tuple[bool, str, bool, tuple[str, ...]]:
     """Sorts columns: what the robot does by itself, without a guard, then what needs one, then diagnostics."""
-    recipe, reward, guard = column
-    return reward != "learned", recipe, guard != "off"
+    recipe, reward, guard, settings = column
+    return reward != "learned", recipe, guard != "off", settings
 
 
 def _plain(axis: Axes) -> None:

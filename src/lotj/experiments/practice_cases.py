@@ -7,17 +7,24 @@ Each case leaves one result file. Practice with ground truth as the reward is a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from lotj.experiments.cases import require_choice, require_counts
-from lotj.pipeline import Recipe
+from lotj.pipeline import Recipe, RecipeConfig
 from lotj.practice import RewardSource
 from lotj.sim.connectors import TEST_CONNECTORS, get_connector
+from lotj.sim.parts import did_you_mean
+from lotj.types import later
 
 Unattended = Literal["off", "gate"]
 """Guards (``lotj.guard.Mode``) under which practice goes on by itself."""
+OWN_OPTIONS = ("recipe", "practice.trials", "practice.scenario", "practice.reward", "practice.guard")
+"""What a case says by itself, so no setting changes it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class PracticeCase:
     """Of practice."""
     evaluation_trials: int
     """In each scenario, before and after."""
+    settings: tuple[str, ...] = later(())
+    """What is otherwise than in the offline run's preset (``changed``)."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,9 @@ class PracticeTableConfig:
     """Of each practice, as in the paper."""
     evaluation_trials: int = 20
     """In each scenario, before and after, as in the paper."""
+    settings: tuple[str, ...] = ()
+    """Settings of the recipe (``RecipeConfig``) to try in place of the run's, such as ``ensemble.discount=0.8``; they
+    are a column of their own beside practices of the same folder without them."""
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -69,12 +81,13 @@ class PracticeTableConfig:
         require_choice(f"{name}.rewards", self.rewards, get_args(RewardSource))
         require_choice(f"{name}.guards", self.guards, get_args(Unattended))
         require_counts(name, self.seeds, trials=self.trials, evaluation_trials=self.evaluation_trials)
+        changed(RecipeConfig(), self.settings)
 
     def cases(self) -> list[PracticeCase]:
         """All of them; seed by seed, so that a part of the table compares recipes already."""
         return [
             PracticeCase(
-                f"{get_connector(connector).name}-{practice_name(recipe, reward, guard)}-s{seed}",
+                f"{get_connector(connector).name}-{practice_name(recipe, reward, guard, self.settings)}-s{seed}",
                 connector,
                 recipe,
                 reward,
@@ -82,6 +95,7 @@ class PracticeTableConfig:
                 seed,
                 self.trials,
                 self.evaluation_trials,
+                self.settings,
             )
             for seed in self.seeds
             for connector in self.connectors
@@ -92,9 +106,63 @@ class PracticeTableConfig:
         ]
 
 
-def practice_name(recipe: str, reward: str, guard: str) -> str:
-    """``ensemble-learned``, with the guard where there is one."""
-    return f"{recipe}-{reward}" + ("" if guard == "off" else f"-{guard}")
+def practice_name(recipe: str, reward: str, guard: str, settings: Sequence[str] = ()) -> str:
+    """``ensemble-learned``, with the guard where there is one and what is otherwise: ``-gate-discount=0.8``."""
+    return "-".join([recipe, reward, *([] if guard == "off" else [guard]), *map(short, settings)])
+
+
+def short(setting: str) -> str:
+    """``discount=0.8`` of ``ensemble.discount=0.8``; fit for a file's name."""
+    path, _, value = setting.partition("=")
+    return re.sub(r"[^\w.,=+-]", "", f"{path.rpartition('.')[2]}={value}")
+
+
+def changed(config: RecipeConfig, settings: Sequence[str]) -> RecipeConfig:
+    """A recipe with some of its settings replaced.
+
+    Args:
+        config: the recipe.
+        settings: ``ensemble.discount=0.8``: where it is in the recipe, and a value as JSON.
+
+    Raises:
+        ValueError: one is no setting of a recipe, is named twice, is an option of its own, or cannot have that value.
+    """
+    paths = [setting.partition("=")[0] for setting in settings]
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"settings: each may be named once, got {', '.join(settings)}")
+    for path, setting in zip(paths, settings):
+        if any(f"{path}.".startswith(f"{own}.") for own in OWN_OPTIONS):
+            raise ValueError(f"setting {path!r} is an option of its own: see lotj tables practice --help")
+        try:
+            value = json.loads(setting.partition("=")[2])
+            config = _replaced(config, path.split("."), tuple(value) if isinstance(value, list) else value)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{setting!r} is no setting of a recipe: {error}. Expected something like ensemble.discount=0.8, the "
+                "value as in JSON; the fields are those of lotj.pipeline.RecipeConfig"
+            ) from error
+    return config
+
+
+def _replaced(config: Any, path: Sequence[str], value: Any) -> Any:
+    """A (nested) config with one field replaced by a value of the same kind."""
+    names = [field.name for field in fields(config)]
+    if path[0] not in names:
+        raise ValueError(f"{type(config).__name__} has no {path[0]!r}{did_you_mean(path[0], names)}")
+    held = getattr(config, path[0])
+    if is_dataclass(held) != (len(path) > 1):
+        raise ValueError(f"{type(config).__name__}.{path[0]} is {'several' if is_dataclass(held) else 'one value'}")
+    if len(path) > 1:
+        value = _replaced(held, path[1:], value)
+    elif held is not None and not _alike(held, value):
+        raise ValueError(f"{type(config).__name__}.{path[0]} is now {held!r}, got {value!r}")
+    return replace(config, **{path[0]: value})
+
+
+def _alike(held: Any, value: Any) -> bool:
+    if isinstance(held, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(held) is type(value)
 
 
 class PracticeJob(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 
 from lotj.demo import Places, practise_in
 from lotj.experiments.cases import evaluation, unfinished, write_result
-from lotj.experiments.practice_cases import PracticeCase, PracticeJob, practice_name
+from lotj.experiments.practice_cases import PracticeCase, PracticeJob, changed, practice_name
 from lotj.experiments.practised import read_practice
 from lotj.files import to_json, write_json
 from lotj.pipeline import RecipeConfig
@@ -37,8 +37,9 @@ def prepare(cases: list[PracticeCase], job: PracticeJob, bars: Bars) -> list[Pra
         refuse_known(connector, preset.split(), preset.known, allow_validation=job.allow_validation)
     _claim(job.out, offline)
     todo = unfinished(cases, job.results, offline)
-    for recipe in dict.fromkeys(case.recipe for case in todo):
-        features_stage(preset, job.run, preset.split(), replace(preset.practice, recipe=recipe), bars)
+    for recipe, settings in dict.fromkeys((case.recipe, case.settings) for case in todo):
+        config = replace(changed(preset.practice, settings), recipe=recipe)
+        features_stage(preset, job.run, preset.split(), config, bars)
     return todo
 
 
@@ -51,7 +52,7 @@ def run_case(case: PracticeCase, job: PracticeJob) -> dict[str, Any]:
     folder = (
         job.out
         / get_connector(case.connector).name
-        / f"{practice_name(case.recipe, case.reward, case.guard)}-s{case.seed}"
+        / f"{practice_name(case.recipe, case.reward, case.guard, case.settings)}-s{case.seed}"
     )
     places = Places(store_path(job.run), features_path(job.run, recipe), folder)
     # Rewards that learned from attacks are another experiment (``benchmarks/redteam.py``).
@@ -61,11 +62,12 @@ def run_case(case: PracticeCase, job: PracticeJob) -> dict[str, Any]:
 
 
 def recipe_of(case: PracticeCase, preset: Preset) -> RecipeConfig:
-    """The preset's practice with the case's recipe, reward, guard and trials, in both scenarios."""
-    practice = preset.practice.practice
+    """The preset's practice with the case's recipe, settings, reward, guard and trials, in both scenarios."""
+    config = changed(preset.practice, case.settings)
+    practice = config.practice
     guard = replace(practice.guard, mode=case.guard)
     practice = replace(practice, trials=case.trials, scenario="mixed", guard=guard)
-    return replace(preset.practice, recipe=case.recipe, practice=practice).resolved(case.reward)
+    return replace(config, recipe=case.recipe, practice=practice).resolved(case.reward)
 
 
 def offline_identity(run_root: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any, get_args
 
 from lotj.experiments.cases import in_order
-from lotj.experiments.practice_cases import Unattended
+from lotj.experiments.practice_cases import Unattended, short
 from lotj.experiments.practised import CONTROL_SECONDS, LEVELS, RESET_SECONDS, WINDOW
 from lotj.experiments.reward_table import markdown
 from lotj.pipeline import Recipe
@@ -22,8 +22,8 @@ from lotj.types import Trials
 Result = Mapping[str, Any]
 Count = tuple[int, int]
 """(Successes, trials)."""
-Column = tuple[str, str, str]
-"""(Recipe, reward, guard)."""
+Column = tuple[str, str, str, tuple[str, ...]]
+"""(Recipe, reward, guard, settings that are otherwise)."""
 
 NOTE = f"""
 True success, pooled over seeds with start states of their own; in brackets the 95% Clopper-Pearson interval. p:
@@ -55,7 +55,8 @@ def practice_table(results: Sequence[Result]) -> str:
     """
     lines = pool(results)
     present = {key for line in lines.values() for key in line.after}
-    every = product(get_args(Recipe), get_args(RewardSource), get_args(Unattended))
+    settings = sorted({column[3] for column in present})
+    every = product(get_args(Recipe), get_args(RewardSource), get_args(Unattended), settings)
     columns = [column for column in every if column in present]
     head = ["connector", "scenario", "offline"]
     for column in columns:
@@ -92,7 +93,8 @@ def pool(results: Sequence[Result]) -> dict[tuple[str, str], Line]:
     for connector in in_order(named):
         for result in named[connector]:
             case = result["case"]
-            key, seed = (case["recipe"], case["reward"], case.get("guard", "off")), case["seed"]
+            key = (case["recipe"], case["reward"], case.get("guard", "off"), tuple(case.get("settings", ())))
+            seed = case["seed"]
             for scenario, counts in result["scenarios"].items():
                 line = lines.setdefault((connector, scenario), Line())
                 before = _count(counts["offline_true"])
@@ -130,10 +132,10 @@ def till(results: Sequence[Result]) -> str:
     return " / ".join(cells)
 
 
-def title(recipe: str, reward: str, guard: str) -> str:
-    """``ensemble, learned, gate``, with what must be said wherever ground truth was the reward."""
+def title(recipe: str, reward: str, guard: str, settings: Sequence[str]) -> str:
+    """``ensemble, learned, gate, discount=0.8``, with what must be said wherever ground truth was the reward."""
     mark = " (diagnostic)" if reward == "ground-truth" else ""
-    return f"{recipe}, {reward}" + ("" if guard == "off" else f", {guard}") + mark
+    return ", ".join([recipe, reward, *([] if guard == "off" else [guard]), *map(short, settings)]) + mark
 
 
 def label(result: Result) -> str:
