@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "relabel": set(),
     "online": {"types", "data", "algos"},
     "fleet": {"types", "distributed", "kept", "rollout", "judge", "guard", "trials", "algos", "online"},
-    "practice": {"types", "judge", "guard", "trials", "data", "algos", "nets", "relabel", "online", "fleet"} | RUN,
+    "practice": {"types", "judge", "guard", "trials", "data", "algos", "nets", "online", "fleet"} | RUN,
     "collect": {"types", "files", "provenance", "distributed", "rollout", "data", "sim"},
     "cells": {"types", "seeds", "files", "rollout", "data", "sim"},
     "open_fleet": {"types", "cells", "sim", "algos", "judge", "guard", "trials", "fleet"},

@@ -19,8 +19,7 @@ from lotj.data.replay import TransitionDataset
 from lotj.data.store import TrajectoryStore
 from lotj.nets.encoder import EncoderConfig
 from lotj.offline import Known, PolicyStage
-from lotj.practice import PracticeConfig
-from lotj.relabel import expert_actions, hindsight_actions
+from lotj.relabel import expert_actions
 from lotj.rollout import policy_rng, rollout
 from lotj.sim.env import InsertionEnv
 from lotj.sim.expert import Expert, ExpertConfig
@@ -47,55 +46,6 @@ def test_expert_actions_in_closed_form() -> None:
     found = expert_actions(tip.astype(np.float32), force.astype(np.float32), METRES)
     wanted = [[-1, 0, 0], [-0.4, 0.2, 0], [-0.4, 0.2, 0.4], [-0.18, 0, -1], [np.nan] * 3]
     np.testing.assert_allclose(found, wanted, atol=1e-6)
-
-
-def test_a_success_tells_what_should_have_been_done() -> None:
-    """By hand: to where the trial ended, at most a step; up where the plug was pressed more than 1 mm beside it; else
-    nothing is said of z. The plug is aside of the tool by what the fingers give. What turns stays as it was."""
-    tcp = np.array([[0.010, 0, 0.2], [0.002, -0.001, 0.19], [0.002, -0.001, 0.19], [0.0008, 0, 0.19], [0.001, 0, 0.18]])
-    force = np.array([[0, 0, 0], [0, 0, 0.9], [0.5, 0, 2], [0, 0, 8], [0, 0, 5]], float)
-    done = np.full((4, 4), 0.3, np.float32)
-    found = hindsight_actions(done, {"tcp": tcp, "wrist_force": force}, METRES, 0.001)
-    nothing = np.nan
-    wanted = [[-1, 0, nothing], [-0.2, 0.2, nothing], [-0.3, 0.2, 0.4], [0.04, 0, nothing]]
-    np.testing.assert_allclose(found[:, :3], wanted, atol=1e-6)
-    assert found.dtype == np.float32 and (found[:, 3] == done[:, 3]).all()
-    for known in ({}, {"tcp": tcp}, {"wrist_force": force}):
-        assert hindsight_actions(done, known, METRES, 0.001) is done
-
-
-def test_hindsight_is_right_where_it_speaks() -> None:
-    """In the simulator, of successful trials of an expert that presses beside the hole first: to the axis, as ground
-    truth has it, within .1 of a step for nine in ten frames, and up only where the plug was in truth pressed beside."""
-    env = InsertionEnv("usb-b", "sawyer-a", "mixed", image_size=16, images=False, ground_truth=True)
-    found, wanted = [], []
-    for seed in range(8):
-        pressing, knowing = Expert(env, ExpertConfig(0.0, wrong_place=0.003)), Expert(env, ExpertConfig(0.0))
-
-        class First:
-            def reset(self) -> None:
-                self.steps = 0
-                pressing.reset()  # noqa: B023
-                knowing.reset()  # noqa: B023
-
-            def act(self, observation: Any, rng: Any, explore: bool = False) -> Any:
-                self.steps += 1
-                return (pressing if self.steps < 8 else knowing).act(observation, rng)  # noqa: B023
-
-        done = rollout(env, First(), policy_rng(seed), seed=seed)
-        last = int(np.argmax(done.privileged["success"]))
-        if not done.privileged["success"][last]:
-            continue
-        ended = {key: value[: last + 1] for key, value in done.privileged.items()}
-        found.append(hindsight_actions(done.action[:last], ended, env.action_scale, PracticeConfig().grasp_give))
-        tip, force = ended["tip_in_socket"], ended["force"].ravel()
-        wanted.append(expert_actions((tip - tip[-1])[:-1], force[:-1], env.action_scale))
-    env.close()
-    assert len(found) >= 6
-    said, truth = np.concatenate(found), np.concatenate(wanted)
-    assert np.quantile(np.abs(said - truth)[:, :2].max(1), 0.9) < 0.1
-    up = np.isfinite(said[:, 2])
-    assert up.sum() >= 20 and (truth[up, 2] > 0).mean() > 0.9
 
 
 @pytest.mark.parametrize("wrong_place", [0.0, 0.006])

@@ -270,25 +270,6 @@ def test_own_successes_are_imitated() -> None:
     assert (learner.actor(feature) - action).abs().mean().item() < 0.2 * before
 
 
-def test_what_is_not_known_is_not_imitated() -> None:
-    """NaN in a remembered action: the other axes approach it, and along this one nothing pulls, whatever was drawn."""
-    learner = _learner(replace(CONFIG, success_weight=100.0, learning_rate=3e-3))
-    feature, nan = learner.encode(_images(4, 9)), float("nan")
-    wanted = torch.tensor([[0.5, -0.5, nan]] * 4)
-    learner.remember_success(feature, wanted)
-    before = (learner.actor(feature) - wanted)[:, :2].abs().mean().item()
-    for seed in range(60):
-        assert learner.update(_batch(learner, seed))["success_imitation"] >= 0.0
-    assert (learner.actor(feature) - wanted)[:, :2].abs().mean().item() < 0.2 * before
-    silent = _learner(replace(CONFIG, success_weight=100.0))
-    silent.remember_success(feature, torch.full((4, 3), nan))
-    plain = _learner(replace(CONFIG, success_weight=0.0))
-    batch = _batch(plain)
-    silent.update(batch), plain.update(batch)
-    for name, value in plain.state_dict()["actor"].items():
-        assert torch.equal(value, silent.state_dict()["actor"][name])
-
-
 def test_exploration_is_seeded_scaled_per_trial_and_off_by_default() -> None:
     """Noise keeps one scale within a trial and draws another for the next; the same rng gives the same actions."""
     learner = _learner(replace(CONFIG, base_clip=0.9))

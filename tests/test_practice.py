@@ -21,7 +21,6 @@ from lotj.data.store import TrajectoryStore
 from lotj.judge import GroundTruthJudge, Judge, SuccessRule
 from lotj.online import OnlineMemory, encode_frame
 from lotj.practice import PracticeConfig, PracticeResult, practice
-from lotj.relabel import hindsight_actions
 from lotj.rollout import rollout
 from lotj.run import Run, load_state
 from lotj.trials import TrialRecord
@@ -226,46 +225,6 @@ def test_each_frame_is_encoded_once(tmp_path: Path, views: int) -> None:
     with TrajectoryStore(tmp_path / "online.sqlite") as store:
         for index, action in zip(rewarded, told):
             assert np.array_equal(np.tile(store.read(index).action, (views + 1, 1)), action)
-
-
-class FeelingCell(ToyCell):
-    """One that feels where its tool is and what pulls at it."""
-
-    def reset(self, **options: Any) -> Any:
-        observation, info = super().reset(**options)
-        return observation, self._felt(info)
-
-    def step(self, action: Any) -> Any:
-        *seen, info = super().step(action)
-        return (*seen, self._felt(info))
-
-    def _felt(self, info: Any) -> Any:
-        return {**info, "tcp": self.tip.astype(np.float32), "wrist_force": np.array([0, 0, 3], np.float32)}
-
-
-@pytest.mark.parametrize("hindsight", [True, False])
-def test_what_a_rewarded_trial_shows(tmp_path: Path, hindsight: bool) -> None:
-    """Where the cell feels place and force, the learner is told what should have been done, by this cell's metres and
-    grasp, now as after a restart; where that is off, what was done."""
-    learner, offline = _learner()
-    told: list[np.ndarray] = []
-    learner.remember_success = lambda feature, action: told.append(action.numpy())  # type: ignore[method-assign]
-    config = replace(SHORT, online_views=0, hindsight=hindsight, grasp_give=0.002, action_metres=(0.1, 0.2, 0.3))
-    run = Run(tmp_path, "practice", {}, seed=0).start()
-    practice(config, FeelingCell(), learner, Judge(ToyReward(), LENIENT), offline, run, np.random.default_rng(0))
-    wanted = []
-    with TrajectoryStore(tmp_path / "online.sqlite") as store:
-        for trajectory in map(store.read, range(len(store))):
-            metres = np.array([0.1, 0.2, 0.3])
-            known = trajectory.privileged if hindsight else {}
-            if trajectory.terminated:
-                wanted.append(hindsight_actions(trajectory.action, known, metres, 0.002))
-    assert len(told) == len(wanted) >= 2
-    assert all(np.array_equal(one, other, equal_nan=True) for one, other in zip(told, wanted))
-    told.clear()
-    practice(config, FeelingCell(), learner, Judge(ToyReward(), LENIENT), offline, run, np.random.default_rng(0))
-    assert len(told) == len(wanted)
-    assert all(np.array_equal(one, other, equal_nan=True) for one, other in zip(told, wanted))
 
 
 def test_versions_of_an_online_frame(tmp_path: Path) -> None:

@@ -55,22 +55,15 @@ class OnlineMemory:
         capacity: frames that the buffer holds.
         views: augmented versions kept of each frame, beside the frame itself.
         augment: how they are augmented; None where there are none.
-        imitated: what a rewarded trial shows (T, A), NaN where it shows nothing; what was done, by default.
     """
 
     def __init__(
-        self,
-        path: Path,
-        learner: Learner,
-        capacity: int,
-        views: int = 0,
-        augment: Augment | None = None,
-        imitated: Callable[[Trajectory], NDArray[np.float32]] = lambda trajectory: trajectory.action,
+        self, path: Path, learner: Learner, capacity: int, views: int = 0, augment: Augment | None = None
     ) -> None:
         self._path = path
         self._learner = learner
         self._capacity = capacity
-        self._views, self._augment, self._imitated = views, augment, imitated
+        self._views, self._augment = views, augment
         self._store: TrajectoryStore | None = None
 
     def __enter__(self) -> OnlineMemory:
@@ -116,8 +109,7 @@ class OnlineMemory:
         views = torch.stack([features, *self._augmented(trajectory)])  # (views + 1, T + 1, F)
         self.buffer.add(views, action, reward, _ended(trajectory))
         if trajectory.terminated:
-            shown = torch.from_numpy(self._imitated(trajectory))
-            self._learner.remember_success(views[:, :-1].flatten(0, 1), shown.repeat(len(views), 1))
+            self._learner.remember_success(views[:, :-1].flatten(0, 1), action.repeat(len(views), 1))
 
     def _augmented(self, trajectory: Trajectory) -> Iterator[Tensor]:
         """Encodings (T + 1, F) of each version of a trial's frames, the same whenever it is taken up again."""

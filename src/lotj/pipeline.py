@@ -214,11 +214,7 @@ def practise_unchecked(
         return learner
     config = config.resolved(config.practice.reward)
     settings, robots = config.practice, cells.robots or (robot,)
-    settings = replace(
-        settings,
-        horizon=max(longest_trial(each) for each in robots),
-        action_metres=tuple(action_scale(robots[0])[:3]),
-    )
+    settings = replace(settings, horizon=max(longest_trial(each) for each in robots))
     for each in robots:
         _refuse_other_scale(store, action_scale(each))
     job = Job(

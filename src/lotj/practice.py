@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lotj.algos.learner import Learner
 from lotj.data.augment import Augment, AugmentConfig
@@ -27,7 +25,6 @@ from lotj.fleet import Cell, Fleet, LocalFleet, Rolled, Start
 from lotj.guard import Audit, GuardConfig, alarm_at, read_audit, unpaid
 from lotj.judge import Judge
 from lotj.online import OnlineMemory
-from lotj.relabel import hindsight_actions
 from lotj.trials import (
     RewardSource,
     TrialRecord,
@@ -59,14 +56,6 @@ class PracticeConfig:
     learn them by heart. None is the recipe's own number (``RecipeConfig.online_views``)."""
     augment: AugmentConfig = AugmentConfig()
     """How those versions are augmented."""
-    hindsight: bool = True
-    """Imitate of a rewarded trial what its end tells should have been done (``lotj.relabel.hindsight_actions``), where
-    the robot feels its tool's place and a force; else, or where this is off, what was done."""
-    grasp_give: float = 0.0004
-    """m/N, how far a plug gives way in the fingers, for that; the simulated cell's. Another is soon told: press, and
-    compare where the tool and the plug are."""
-    action_metres: tuple[float, ...] = (0.005, 0.005, 0.005)
-    """m for an action of 1 along x, y, z, for that. ``lotj practice`` takes the cell's own."""
     scenario: Scenario = "mixed"
     """Where trials start; ``mixed`` draws I or II for each."""
     reward: RewardSource = "learned"
@@ -87,10 +76,6 @@ class PracticeConfig:
         for name in ("trials", "updates_per_step", "batch_size", "checkpoint_every_trials", "horizon"):
             if getattr(self, name) < 1:
                 raise ValueError(f"PracticeConfig.{name} must be at least 1, got {getattr(self, name)}")
-        if self.grasp_give < 0:
-            raise ValueError(f"PracticeConfig.grasp_give must not be negative, got {self.grasp_give}")
-        if len(self.action_metres) != 3 or min(self.action_metres) <= 0:
-            raise ValueError(f"PracticeConfig.action_metres must be three lengths, got {self.action_metres}")
         if self.warmup_trials < 0:
             raise ValueError(f"PracticeConfig.warmup_trials must not be negative, got {self.warmup_trials}")
         if self.online_views is not None and self.online_views < 0:
@@ -216,8 +201,8 @@ def practise_in_rounds(
             "PracticeConfig.online_fraction is None: practice needs a share; RecipeConfig knows recipes' own"
         )
     seed = int(rng.integers(2**31))
-    views, augment, imitated = config.online_views or 0, Augment(config.augment), partial(_imitated, config)
-    with OnlineMemory(run.out_dir / "online.sqlite", learner, config.online_frames, views, augment, imitated) as memory:
+    views, augment = config.online_views or 0, Augment(config.augment)
+    with OnlineMemory(run.out_dir / "online.sqlite", learner, config.online_frames, views, augment) as memory:
         audit = read_audit(run.out_dir)
         records = _continue(config, run, learner, memory, seed, fleet.size, audit)
         if records is None:
@@ -268,14 +253,6 @@ def _learn(
         batch = mix(offline, memory.buffer, config.batch_size, config.online_fraction, generator)
         metrics.append(learner.update(batch))
     return updates, _mean(metrics)
-
-
-def _imitated(config: PracticeConfig, trajectory: Trajectory) -> NDArray[np.float32]:
-    """What a rewarded trial shows to do."""
-    if not config.hindsight:
-        return trajectory.action
-    metres = np.array(config.action_metres)
-    return hindsight_actions(trajectory.action, trajectory.privileged, metres, config.grasp_give)
 
 
 class _Draws(NamedTuple):

@@ -66,7 +66,7 @@ class EnsembleConfig:
     """Weight of the squared distance to the offline policy's action on offline frames. What was done there would be a
     bad example: presses beside the hole and a first policy's trials are among it (``RecipeConfig.frozen``)."""
     success_weight: float = 1.0
-    """Weight of the squared distance to what should have been done in trials that the robot rewarded."""
+    """Weight of the squared distance to the robot's own actions in trials that it rewarded."""
     success_batch_size: int = 32
     """Own rewarded transitions drawn for that term."""
     exploration_std: float = 0.3
@@ -193,7 +193,7 @@ class EnsemblePractice:
         return action
 
     def remember_success(self, feature: Tensor, action: Tensor) -> None:
-        """Keep a rewarded trial to imitate: feature (T, F), action (T, A), NaN where anything will do."""
+        """Keep a rewarded trial to imitate: feature (T, F), action (T, A)."""
         self._success_feature = torch.cat([self._success_feature, feature.to(self.device)])
         self._success_action = torch.cat([self._success_action, action.to(self.device)])
 
@@ -231,8 +231,7 @@ class EnsemblePractice:
         value = self.critic(batch.feature, action)  # (heads, B)
         base = torch.tanh(batch.feature[:, -self.action_dim :])  # (B, A), the offline policy's
         cloning = imitation_loss(action, base, ~batch.online)
-        known = torch.where(own[1].isnan(), own_action.detach(), own[1])
-        success = imitation_loss(own_action, known, own_action.new_ones(len(own_action)))
+        success = imitation_loss(own_action, own[1], own_action.new_ones(len(own_action)))
         loss = normalised_value_loss(value) + self.config.bc_weight * cloning + self.config.success_weight * success
         return loss, _numbers(
             actor_loss=loss, actor_q=value.mean(), behaviour_cloning=cloning, success_imitation=success

@@ -91,8 +91,8 @@ class Learner(Protocol):
         ...
 
     def remember_success(self, feature: Tensor, action: Tensor) -> None:
-        """Take note of a trial that the robot rewarded: ``feature`` (T, F), and ``action`` (T, A) that should have been
-        done there, NaN where that is not known. Recipes may imitate it or ignore it.
+        """Take note of a trial that the robot rewarded: ``feature`` (T, F), ``action`` (T, A). Recipes may imitate it
+        or ignore it.
 
         What is remembered is not part of ``state_dict``: a resumed practice tells it again, in order.
         """

@@ -84,11 +84,6 @@ def _practice(results: Path) -> str:
     return picture + note + practice_table(found)
 
 
-def _settings(results: Path) -> str:
-    found = read_results(results / "settings")
-    return practice_table(found) if found else "No results yet: `lotj tables practice --settings` writes them.\n"
-
-
 def _ablation(results: Path) -> str:
     found = read_results(results / "ablation")
     return ablation_table(found) if found else "No results yet: `lotj tables ablation` writes them.\n"
@@ -105,7 +100,6 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "reward-levers": _levers,
     "reward-connectors": _connectors,
     "practice": _practice,
-    "practice-settings": _settings,
     "ablation": _ablation,
 }
 TABLE_IV, LEVERS, PRACTICE = "img/table-iv.png", "img/reward-levers.png", "img/practice.png"
