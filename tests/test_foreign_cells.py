@@ -122,4 +122,4 @@ def test_the_walk_through(
     for when in ("before", "after"):
         counts = json.loads((folder / f"evaluation-{when}.json").read_text())["summary"]
         assert list(counts) == ["own"] and counts["own"]["trials"] == 1
-    assert len(records) == 2 and all(record["steps"] >= 1 for record in records)
+    assert len(records) == 2 and all(record["steps"] >= 1 and record["scenario"] == "own" for record in records)

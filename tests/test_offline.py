@@ -94,14 +94,17 @@ def test_stages_start_apart(store: TrajectoryStore, tmp_path: Path, monkeypatch:
 
 
 def test_each_connector_is_practised_from_places_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same seed gives two connectors different trials, and one connector the same trials with any reward."""
+    """The same seed gives two connectors different trials, and one connector the same trials with any reward. Practice
+    is told how long a cell's trials are, and where they start if the cell decides that itself."""
     drawn: list[tuple[int, int]] = []
+    told: list[tuple[int, str]] = []
 
     class Stop(Exception):
         pass
 
     def practice(config: Any, fleet: Any, learner: Any, features: Any, run: Any, rng: Any, *_: Any) -> None:
         drawn.append((learner, int(rng.integers(2**31))))
+        told.append((config.horizon, config.scenario))
         raise Stop
 
     monkeypatch.setattr(pipeline, "make_learner", lambda config, offline, seed: seed)
@@ -117,6 +120,12 @@ def test_each_connector_is_practised_from_places_of_its_own(tmp_path: Path, monk
             pipeline.practise(connector, "sawyer-a", config, known, held, run, 0)
     assert drawn[0] == drawn[2]
     assert len({*drawn[0], *drawn[1]}) == 4
+    assert told == [(20, "mixed")] * 3
+    monkeypatch.setattr(pipeline, "honours_scenarios", lambda robot: False)
+    monkeypatch.setattr(pipeline, "longest_trial", lambda robot: 33)
+    with pytest.raises(Stop):
+        pipeline.practise("europlug", "sawyer-a", config, known, held, Run(tmp_path / "own", "practice", {}, 0), 0)
+    assert told[-1] == (33, "own")
 
 
 def test_a_connector_is_known_once() -> None:

@@ -13,7 +13,15 @@ import torch
 from lotj.algos.policy import ImagePolicy
 from lotj.algos.training import config_from
 from lotj.cells.adapter import Ask
-from lotj.cells.opening import described, honours_scenarios, identify, is_own_cell, robot_name, tells_success
+from lotj.cells.opening import (
+    OWN_STARTS,
+    described,
+    honours_scenarios,
+    identify,
+    is_own_cell,
+    robot_name,
+    tells_success,
+)
 from lotj.checkpoint import load_state
 from lotj.judge import SuccessRule
 from lotj.offline import Known
@@ -31,8 +39,6 @@ OFFLINE: Mapping[str, Any] = {
     "validation": False,
 }
 """Whose policy an evaluation is about, where nothing was practised."""
-OWN_STARTS = "own"
-"""The scenario of a cell that begins its trials where it likes."""
 
 
 def evaluate_stage(

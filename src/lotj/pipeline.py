@@ -24,7 +24,15 @@ from lotj.algos.learner import Learner
 from lotj.algos.policy import PolicyNetwork
 from lotj.algos.reward import RewardModel
 from lotj.cells.adapter import Ask
-from lotj.cells.opening import action_scale, identify, is_own_cell, longest_trial, open_cell
+from lotj.cells.opening import (
+    OWN_STARTS,
+    action_scale,
+    honours_scenarios,
+    identify,
+    is_own_cell,
+    longest_trial,
+    open_cell,
+)
 from lotj.data.store import TrajectoryStore
 from lotj.encoding import Cache, FeatureConfig, offline_features
 from lotj.evaluate import EvaluateConfig, Evaluation, TrialLog, evaluate
@@ -215,6 +223,8 @@ def practise_unchecked(
     config = config.resolved(config.practice.reward)
     settings, robots = config.practice, cells.robots or (robot,)
     settings = replace(settings, horizon=max(longest_trial(each) for each in robots))
+    if not any(honours_scenarios(each) for each in robots):
+        settings = replace(settings, scenario=OWN_STARTS)
     for each in robots:
         _refuse_other_scale(store, action_scale(each))
     job = Job(

@@ -35,6 +35,8 @@ from lotj.trials import (
 from lotj.types import StoppedError, Trajectory
 
 Scenario = Literal["I", "II", "mixed"]
+Starts = Scenario | Literal["own"]
+"""``own``: wherever a cell that does not honour scenarios begins."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class PracticeConfig:
     learn them by heart. None is the recipe's own number (``RecipeConfig.online_views``)."""
     augment: AugmentConfig = AugmentConfig()
     """How those versions are augmented."""
-    scenario: Scenario = "mixed"
-    """Where trials start; ``mixed`` draws I or II for each."""
+    scenario: Starts = "mixed"
+    """Where trials start; ``mixed`` draws I or II for each. ``lotj practice`` takes a cell's ``own`` where it must."""
     reward: RewardSource = "learned"
     """``ground-truth`` is a diagnostic and marks every output."""
     checkpoint_every_trials: int = 1
@@ -82,7 +84,7 @@ class PracticeConfig:
             raise ValueError(f"PracticeConfig.online_views must not be negative, got {self.online_views}")
         if self.online_fraction is not None and not 0.0 < self.online_fraction <= 1.0:
             raise ValueError(f"PracticeConfig.online_fraction must lie in (0, 1], got {self.online_fraction}")
-        for name, known in (("scenario", ("I", "II", "mixed")), ("reward", ("learned", "ground-truth"))):
+        for name, known in (("scenario", ("I", "II", "mixed", "own")), ("reward", ("learned", "ground-truth"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"PracticeConfig.{name} must be one of {known}, got {getattr(self, name)!r}")
         if self.reward == "ground-truth" and self.guard.mode != "off":

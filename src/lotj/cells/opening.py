@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import gymnasium
 
@@ -73,6 +73,10 @@ def described(connector: str) -> dict[str, Any]:
 def tells_success(robot: str) -> bool:
     """Whether the cell has ground truth to evaluate by."""
     return not is_own_cell(robot) or load_cell(Path(robot)).success is not None
+
+
+OWN_STARTS: Final = "own"
+"""The scenario of a trial that starts wherever the cell begins one."""
 
 
 def honours_scenarios(robot: str) -> bool:
