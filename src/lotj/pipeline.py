@@ -326,15 +326,7 @@ def evaluate_policy(
         log = TrialLog(out.with_suffix(".partial.jsonl"), of)
     result = evaluate(
         config,
-        lambda scenario: open_cell(
-            connector,
-            robot,
-            scenario,
-            image_size=image_size,
-            cameras=cameras,
-            purpose="evaluate",
-            ask=ask,
-        ),
+        partial(open_cell, connector, robot, image_size=image_size, cameras=cameras, purpose="evaluate", ask=ask),
         policy,
         Judge(offline.reward, offline.rule),
         progress,
