@@ -207,6 +207,20 @@ def test_a_killed_import_goes_on(tmp_path: Path) -> None:
         assert sorted(t.seed for t in stored(into) if t.seed < 100) == [0, 1, 2]
 
 
+def test_an_import_by_an_earlier_version_is_known(tmp_path: Path) -> None:
+    """What was not given counts as not given, though it was once written down as null, or not at all."""
+    source, into = write(tmp_path / "a.sqlite", various()), tmp_path / "into.sqlite"
+    take(source, into)
+    with TrajectoryStore(into, "a") as store:
+        ((key, record),) = [(key, value) for key, value in store.metadata.items() if key.startswith("import/")]
+        older = {**record["options"], "camera": None}
+        del older["channels_first"]
+        store.set_metadata(key, {**record, "options": older})
+    assert take(source, into).already
+    with pytest.raises(ValueError, match="with another camera;"):
+        take(source, into, replace(PLAIN, camera=("wrist",)))
+
+
 def test_two_imports_at_once_leave_no_copies(tmp_path: Path) -> None:
     """An import that another process overtakes stops, instead of appending what is there."""
     source = write(tmp_path / "a.sqlite", [make_trajectory(i) for i in range(3)])
@@ -319,13 +333,14 @@ def test_data_of_another_number_of_cameras_is_refused(tmp_path: Path, capsys: py
     with pytest.raises(SystemExit):
         cli.main(["data", "import", str(store), "--run", str(run), "--image-size", "8"])
     assert "sees by 2 camera(s)" in capsys.readouterr().err
-    strip = Episode("strip", np.random.default_rng(0).integers(0, 255, (3, 8, 16, 3), np.uint8), np.zeros((2, 3)))
+    wide = np.random.default_rng(0).integers(0, 255, (3, 8, 16, 3), np.uint8)
+    strip = Episode("strip", {"cam": wide}, np.zeros((2, 3)))
     strip = replace(strip, success=np.array([False, True]), connector="usb-a")
     with pytest.raises(ForeignError, match=r"16 x 8 px, 2 squares side by side, and 1 camera\(s\) were said"):
         to_trajectory(strip, ReadConfig(), 0)
     two = to_trajectory(strip, ReadConfig(cameras=2, image_size=4), 0).image
     assert two.shape == (3, 4, 8, 3)
-    np.testing.assert_array_equal(two[:, :, :4], resized(strip.image[:, :, :8], 4))
+    np.testing.assert_array_equal(two[:, :, :4], resized(wide[:, :, :8], 4))
     assert to_trajectory(strip, ReadConfig(image_size=4), 0).image.shape == (3, 4, 4, 3)
     with pytest.raises(ForeignError, match=r"3 camera\(s\) were said"):
         to_trajectory(strip, ReadConfig(cameras=3, image_size=4), 0)

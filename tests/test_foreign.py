@@ -15,13 +15,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lotj import cli
 from lotj.data.conversion import resized, to_trajectory
-from lotj.data.foreign import REMEDY, Episode, ForeignError, ReadConfig
+from lotj.data.foreign import REMEDY, Episode, ForeignError, ReadConfig, pick_cameras
 from lotj.data.foreign_check import validate_foreign
 from lotj.data.importing import import_into
 from lotj.data.sources import detect, open_source
 from lotj.data.store import TrajectoryStore
 from lotj.data.validate import validate
+from lotj.presets import load_preset
+from lotj.stages import store_path
 from lotj.types import Trajectory
 
 STEPS = 4
@@ -54,12 +57,23 @@ def stored(source: Path, tmp_path: Path, config: ReadConfig = NAMED, **options: 
         return [store.read(i) for i in range(len(store))]
 
 
-def episode(**changes: Any) -> Episode:
+def episode(image: Any = None, **changes: Any) -> Episode:
     """A sound one: five observations, four actions, success at the end."""
     whole = Episode(
-        name="episode 0", image=pictures(0), action=actions(0), state=states(0), reward=LAST, success=LAST, done=LAST
+        name="episode 0",
+        images={"cam": pictures(0)},
+        action=actions(0),
+        state=states(0),
+        reward=LAST,
+        success=LAST,
+        done=LAST,
     )
-    return replace(whole, **changes)
+    return seen(replace(whole, **changes), image) if image is not None else replace(whole, **changes)
+
+
+def seen(e: Episode, image: Any) -> Episode:
+    """It with other pictures of its one camera."""
+    return replace(e, images={"cam": image})
 
 
 # --- what an episode becomes
@@ -127,6 +141,54 @@ def test_resized_keeps_the_centre() -> None:
     assert resized(image[:, :, :8], 8) is not None and resized(image[:, :, :8], 16).shape == (1, 16, 16, 3)
 
 
+BOTH = replace(NAMED, camera=("wrist", "side"))
+
+
+def pair(wrist: np.ndarray, side: np.ndarray) -> Episode:
+    """A trial that two cameras saw."""
+    return episode(images={"wrist": wrist, "side": side})
+
+
+def test_several_cameras_stand_side_by_side() -> None:
+    """In the order named, each cut square and scaled by itself; the last picture of each is repeated if asked."""
+    t = to_trajectory(pair(pictures(0), pictures(1)), BOTH, 0)
+    np.testing.assert_array_equal(t.image, np.concatenate([pictures(0), pictures(1)], axis=2))
+    wide = np.concatenate([pictures(2), pictures(3)], axis=2)
+    t = to_trajectory(pair(wide, pictures(1)), replace(BOTH, image_size=4), 0)
+    np.testing.assert_array_equal(t.image, np.concatenate([resized(wide, 4), resized(pictures(1), 4)], axis=2))
+    short = replace(pair(pictures(0)[:STEPS], pictures(1)[:STEPS]), state=states(0)[:STEPS])
+    t = to_trajectory(short, replace(BOTH, final="repeat"), 0)
+    last = np.concatenate([pictures(0)[STEPS - 1], pictures(1)[STEPS - 1]], axis=1)
+    assert len(t.image) == STEPS + 1 and (t.image[-1] == last).all() and (t.image[-2] == last).all()
+
+
+@pytest.mark.parametrize(
+    ("other", "kind", "message"),
+    [
+        (pictures(1)[:STEPS], "wrong-shape", "as many images of each camera, got 5 of wrist, 4 of side"),
+        (pictures(1, size=16), "wrong-shape", "8 x 8 px of wrist, 16 x 16 px of side: give --image-size"),
+        (np.concatenate([pictures(2), pictures(3)], axis=2), "wrong-shape", "16 x 8 px of side"),
+        (0 * pictures(1), "black-images", "^side: all images are black"),
+        (pictures(1)[:1].repeat(5, 0), "frozen-images", "^side: all images are the same"),
+    ],
+)
+def test_a_second_camera_that_does_not_fit_is_named(other: np.ndarray, kind: str, message: str) -> None:
+    """Its number of images, its size, and what it saw."""
+    with pytest.raises(ForeignError, match=message) as error:
+        to_trajectory(pair(pictures(0), other), BOTH, 0)
+    assert error.value.kind == kind
+
+
+def test_cameras_are_named_once_and_one_way() -> None:
+    """Side by side already, or by their names; and none twice."""
+    with pytest.raises(ValueError, match=r"expected 1 where several images are named \(wrist, side\), got 2"):
+        replace(BOTH, cameras=2)
+    with pytest.raises(ValueError, match="expected each name once, got wrist, wrist"):
+        replace(BOTH, camera=("wrist", "wrist"))
+    with pytest.raises(ForeignError, match=r"expected each camera once, got images\.wrist, images\.wrist"):
+        pick_cameras(["images.wrist", "images.side"], ("wrist", "images.wrist"))
+
+
 def _with(name: str, value: float) -> Callable[[Episode], Episode]:
     def spoil(e: Episode) -> Episode:
         array = np.array(getattr(e, name), np.float32)
@@ -146,20 +208,20 @@ DEFECTS: list[tuple[str, Callable[[Episode], Episode], str]] = [
     ("reward-shift", lambda e: replace(e, success=None, reward=np.eye(4)[2]), "the first done at t = 3"),
     ("wrong-shape", lambda e: replace(e, action=e.action[:2]), "2 actions, 5 images and 5 states"),
     ("wrong-shape", lambda e: replace(e, reward=LAST[1:], success=None), "expected 4 or 5 values, got 3"),
-    ("wrong-shape", lambda e: replace(e, image=e.image / np.float32(255)), "expected uint8"),
-    ("wrong-shape", lambda e: replace(e, image=e.image[..., :1]), "expected three channels"),
+    ("wrong-shape", lambda e: seen(e, e.images["cam"] / np.float32(255)), "expected uint8"),
+    ("wrong-shape", lambda e: seen(e, e.images["cam"][..., :1]), "expected three channels"),
     ("wrong-shape", lambda e: replace(e, state=np.array([["a"]] * 5)), "state: expected numbers"),
-    ("channels-first", lambda e: replace(e, image=e.image.transpose(0, 3, 1, 2)), "(5, 3, 8, 8)"),
+    ("channels-first", lambda e: seen(e, e.images["cam"].transpose(0, 3, 1, 2)), "(5, 3, 8, 8)"),
     ("not-finite", _with("action", np.nan), "action: expected finite"),
     ("not-finite", _with("state", np.inf), "state: expected finite"),
     ("not-finite", _with("reward", np.nan), "reward: expected finite"),
     ("out-of-range", _with("action", -1.5), "magnitude of 1.5"),
-    ("frozen-images", lambda e: replace(e, image=e.image[:1].repeat(5, 0)), "the same"),
-    ("frozen-images", lambda e: replace(e, image=e.image[:1] // 2 + np.arange(5, dtype=np.uint8)[:, None, None, None]),
+    ("frozen-images", lambda e: seen(e, e.images["cam"][:1].repeat(5, 0)), "the same"),
+    ("frozen-images", lambda e: seen(e, e.images["cam"][:1] // 2 + np.arange(5, dtype=np.uint8)[:, None, None, None]),
      "the same"),
-    ("black-images", lambda e: replace(e, image=0 * e.image), "black"),
-    ("too-short", lambda e: replace(e, image=e.image[:1], state=e.state[:1], action=e.action[:1], reward=LAST[-1:],
-                                    success=None, done=None), "no next one"),
+    ("black-images", lambda e: seen(e, 0 * e.images["cam"]), "black"),
+    ("too-short", lambda e: replace(seen(e, e.images["cam"][:1]), state=e.state[:1], action=e.action[:1],
+                                    reward=LAST[-1:], success=None, done=None), "no next one"),
 ]  # fmt: skip
 
 
@@ -264,11 +326,15 @@ def test_lerobot_cameras_and_names(tmp_path: Path) -> None:
     report = validate_foreign(open_source(source, ReadConfig()), ReadConfig())
     assert [d.kind for d in report.defects] == ["no-camera"] and "cam0" in report.defects[0].message
     for camera in ("cam1", "observation.images.cam1"):
-        a, b = stored(source, tmp_path, ReadConfig(camera=camera))
+        a, b = stored(source, tmp_path, ReadConfig(camera=(camera,)))
         assert (a.connector, b.connector) == ("a", "b")
         np.testing.assert_array_equal(a.image, pictures(1, 8)[:4])
+    a, b = stored(source, tmp_path, ReadConfig(camera=("cam1", "observation.images.cam0")))
+    both = np.concatenate([pictures(1, 8), pictures(0, 8)], axis=2)
+    np.testing.assert_array_equal(a.image, both[:4])
+    np.testing.assert_array_equal(b.image, both[4:])
     with pytest.raises(ForeignError, match=r"no camera 'cam7'.*cam0, observation.images.cam1"):
-        stored(source, tmp_path, ReadConfig(camera="cam7"))
+        stored(source, tmp_path, ReadConfig(camera=("cam7",)))
 
 
 @pytest.mark.parametrize(
@@ -379,6 +445,22 @@ def test_robomimic_out_of_order(tmp_path: Path) -> None:
     assert (defect.kind, defect.trajectories) == ("frame-order", (1,)) and "next_obs[0] is not obs[1]" in defect.message
 
 
+def test_robomimic_by_two_cameras(tmp_path: Path) -> None:
+    """Side by side; and where the second alone is out of order, that is found."""
+    h5py = pytest.importorskip("h5py")
+    path = robomimic(tmp_path / "demo.hdf5")
+    with h5py.File(path, "a") as file:
+        for i in (0, 1, 10):
+            image = 255 - pictures(i)
+            file[f"data/demo_{i}/obs/side"], file[f"data/demo_{i}/next_obs/side"] = image[:STEPS], image[1:]
+        file["data/demo_10/obs/side"][1] = 0
+    two = replace(NAMED, camera=("side", "agentview_image"))
+    (defect,) = validate_foreign(open_source(path, two), two).defects
+    assert (defect.kind, defect.trajectories) == ("frame-order", (2,))
+    t, _ = stored(path, tmp_path, two)
+    np.testing.assert_array_equal(t.image, np.concatenate([255 - pictures(0), pictures(0)], axis=2)[:4])
+
+
 def test_robomimic_with_an_action_missing(tmp_path: Path) -> None:
     """One action fewer than observations is no file with the last observation in ``obs``: ``next_obs`` says so."""
     h5py = pytest.importorskip("h5py")
@@ -407,13 +489,16 @@ def test_minari_of_others(tmp_path: Path, jpeg: bool) -> None:
             group["observations/view/wrist"] = pictures(0)
         group["observations/state"], group["actions"] = states(0), actions(0).astype(np.float64)
         group["rewards"], group["terminations"], group["truncations"] = LAST, LAST > 0, NEVER > 0
+        group["observations/view/side"] = pictures(1)
     assert detect(tmp_path / "set") == "minari"
-    (t,) = stored(tmp_path / "set", tmp_path, replace(NAMED, camera="view/wrist"))
+    (t,) = stored(tmp_path / "set", tmp_path, replace(NAMED, camera=("view/wrist",)))
     wanted = np.stack([np.asarray(Image.open(io.BytesIO(f))) for f in frames]) if jpeg else pictures(0)
     np.testing.assert_array_equal(t.image, wanted)
     np.testing.assert_array_equal(t.action, actions(0))
     np.testing.assert_array_equal(t.state, states(0))
     assert t.terminated and t.reward.tolist() == [0, 0, 0, 1]
+    (t,) = stored(tmp_path / "set", tmp_path, replace(NAMED, camera=("view/side", "view/wrist")))
+    np.testing.assert_array_equal(t.image, np.concatenate([pictures(1), wanted], axis=2))
 
 
 def transitions(seed: int, stack: bool = True) -> list[dict[str, Any]]:
@@ -435,6 +520,14 @@ def transitions(seed: int, stack: bool = True) -> list[dict[str, Any]]:
     ]
 
 
+def beside(step: dict[str, Any]) -> dict[str, Any]:
+    """It with a second camera, which sees the negative of the first."""
+    seen_by_both = {
+        key: {**step[key], "side": 255 - step[key]["wrist"]} for key in ("observations", "next_observations")
+    }
+    return step | seen_by_both
+
+
 def serl(path: Path, content: Any, protocol: int = 4) -> Path:
     path.write_bytes(pickle.dumps(content, protocol))
     return path
@@ -451,10 +544,32 @@ def test_serl(tmp_path: Path, protocol: int, stack: bool) -> None:
         np.testing.assert_array_equal(t.state, states(i))
         np.testing.assert_array_equal(t.action, actions(i))
         assert t.reward.tolist() == [0, 0, 0, 1] and t.terminated
+    both = serl(tmp_path / "both.pkl", [beside(step) for step in transitions(0, stack)], protocol)
+    (t,) = stored(both, tmp_path, BOTH, allow_pickle=True)
+    np.testing.assert_array_equal(t.image, np.concatenate([pictures(0), 255 - pictures(0)], axis=2))
+
+
+def test_a_run_sees_by_as_many_cameras_as_were_named(tmp_path: Path) -> None:
+    """``lotj data import --camera wrist side --run``: two squares a picture, and networks of two cameras."""
+    source = serl(tmp_path / "demos.pkl", [beside(step) for step in transitions(0) + transitions(1)])
+    run = tmp_path / "run"
+    options = ["--allow-pickle", "--connector", "usb-a", "--camera", "wrist", "side", "--image-size", "4"]
+    cli.main(["data", "import", str(source), "--run", str(run), *options])
+    assert load_preset(run).cameras == 2
+    with TrajectoryStore(store_path(run)) as store:
+        image = store.read(0).image
+    wanted = [resized(one, 4) for one in (pictures(0), 255 - pictures(0))]
+    np.testing.assert_array_equal(image, np.concatenate(wanted, axis=2))
 
 
 def test_serl_defects(tmp_path: Path) -> None:
     """Transitions that do not chain are out of order; a mask one step before the reward is a shift."""
+    source = open_source(serl(tmp_path / "two.pkl", [beside(step) for step in transitions(0)]), BOTH, allow_pickle=True)
+    assert validate_foreign(source, BOTH).trajectories == 1
+    unlike = [beside(step) for step in transitions(0)]
+    unlike[1]["observations"]["side"] = pictures(9)[0]
+    source = open_source(serl(tmp_path / "side.pkl", unlike), BOTH, allow_pickle=True)
+    assert {d.kind for d in validate_foreign(source, BOTH).defects} == {"frame-order"}
     shuffled, shifted = transitions(0), transitions(1)
     shuffled[1], shuffled[2] = shuffled[2], shuffled[1]
     for i, step in enumerate(shifted):

@@ -38,16 +38,9 @@ def to_trajectory(episode: Episode, config: ReadConfig, seed: int) -> Trajectory
     connector = episode.connector or config.connector or ""
     if not connector:
         raise ForeignError("no-name", "the data does not say which connector this is")
-    image = _checked_images(episode.image, config.channels_first)
-    height, width = image.shape[1:3]
-    if width != height * config.cameras and (config.cameras > 1 or (config.image_size is None and not width % height)):
-        raise ForeignError(
-            "wrong-shape",
-            f"images are {width} x {height} px, {width / height:g} squares side by side, and {config.cameras} "
-            "camera(s) were said: give --cameras, or --image-size for the middle square of a single wide picture",
-        )
+    images = _checked_images(episode, config)
     action = _numbers(episode.action, "action", 2) * np.float32(config.action_scale)
-    steps, n = len(action), len(image)
+    steps, n = len(action), len(images[0])
     state = np.zeros((n, 0), np.float32) if episode.state is None else _numbers(episode.state, "state", 2)
     if n not in (steps, steps + 1) or len(state) != n or not steps:
         raise ForeignError("wrong-shape", f"{steps} actions, {n} images and {len(state)} states do not fit together")
@@ -56,15 +49,16 @@ def to_trajectory(episode: Episode, config: ReadConfig, seed: int) -> Trajectory
     label = _labels(episode, config, steps)  # (n or n + 1,) one an observation
     if len(label) > n:
         if config.final == "repeat":
-            image, state = (np.concatenate([array, array[-1:]]) for array in (image, state))
-        label = label[: len(image)]
+            state = np.concatenate([state, state[-1:]])
+            images = [np.concatenate([one, one[-1:]]) for one in images]
+        label = label[: len(images[0])]
     first = np.flatnonzero(label[1:])
     length = int(first[0]) + 1 if len(first) else len(label) - 1
     if length < 1:
         raise ForeignError("too-short", f"{n} observation and no next one")
     label = label[: length + 1]
     return Trajectory(
-        image=resized(image[: length + 1], config.image_size, config.cameras),
+        image=np.concatenate([resized(one[: length + 1], config.image_size, config.cameras) for one in images], axis=2),
         state=state[: length + 1],
         action=action[:length],
         reward=label[1:].astype(np.float32),
@@ -80,10 +74,11 @@ def to_trajectory(episode: Episode, config: ReadConfig, seed: int) -> Trajectory
 
 def lost_success(episode: Episode, config: ReadConfig) -> bool:
     """Whether the only success belongs to the observation that was not recorded, and is dropped with it."""
-    if config.final == "repeat" or len(episode.image) != len(episode.action):
+    n = len(next(iter(episode.images.values())))
+    if config.final == "repeat" or n != len(episode.action):
         return False
     label = _labels(episode, config, len(episode.action))
-    return len(label) > len(episode.image) and bool(label[-1]) and not label[:-1].any()
+    return len(label) > n and bool(label[-1]) and not label[:-1].any()
 
 
 def resized(image: NDArray[np.uint8], size: int | None, cameras: int = 1) -> NDArray[np.uint8]:
@@ -162,7 +157,38 @@ def _by_observation(flag: NDArray[np.bool_], steps: int, *, shifted: bool) -> ND
     return np.concatenate([[False], flag])
 
 
-def _checked_images(image: NDArray[Any], channels_first: bool) -> NDArray[np.uint8]:
+def _checked_images(episode: Episode, config: ReadConfig) -> list[NDArray[np.uint8]]:
+    """Of each camera (N, H, W, 3); squares of one size, unless ``image_size`` is to make them so."""
+    images: list[NDArray[np.uint8]] = []
+    for camera, image in episode.images.items():
+        try:
+            images.append(_checked(image, config.channels_first))
+        except ForeignError as error:
+            if len(episode.images) == 1:
+                raise
+            raise ForeignError(error.kind, f"{camera}: {error.message}") from error
+    sizes = [(len(image), *image.shape[2:0:-1]) for image in images]  # N, W, H
+    if len({n for n, _, _ in sizes}) > 1:
+        told = ", ".join(f"{n} of {camera}" for camera, (n, _, _) in zip(episode.images, sizes))
+        raise ForeignError("wrong-shape", f"expected as many images of each camera, got {told}")
+    _, width, height = sizes[0]
+    if len(images) == 1:
+        wide = config.image_size is None and not width % height
+        if width != height * config.cameras and (config.cameras > 1 or wide):
+            raise ForeignError(
+                "wrong-shape",
+                f"images are {width} x {height} px, {width / height:g} squares side by side, and {config.cameras} "
+                "camera(s) were said: give --cameras, or --image-size for the middle square of a single wide picture",
+            )
+    elif config.image_size is None and (width != height or len(set(sizes)) > 1):
+        told = ", ".join(f"{w} x {h} px of {camera}" for camera, (_, w, h) in zip(episode.images, sizes))
+        raise ForeignError(
+            "wrong-shape", f"expected squares of one size to put side by side, got {told}: give --image-size"
+        )
+    return images
+
+
+def _checked(image: NDArray[Any], channels_first: bool) -> NDArray[np.uint8]:
     image = np.asarray(image)
     got = f"{image.dtype} {image.shape}"
     if image.ndim != 4 or image.dtype != np.uint8:

@@ -19,7 +19,7 @@ from lotj.types import Trajectory, later
 
 REMEDY = {
     "no-name": "name it with --connector (one connector), or write a feature `connector`",
-    "no-camera": "name one with --camera",
+    "no-camera": "name one with --camera, or several, which then stand side by side",
     "no-reward": "name the success flag with --success, or record rewards",
     "reward-scale": "name the success flag with --success; its 0 and 1 become the rewards",
     "reward-shift": "if rewards describe the observation before the action, import with --reward-on same; "
@@ -64,10 +64,10 @@ class ReadConfig:
     """name of the robot, where the data does not say."""
     acted_by: str = "imported"
     """who acted (our `source`), where the data does not say."""
-    camera: str | None = None
-    """which image to take, where there are several."""
+    camera: tuple[str, ...] = ()
+    """which images to take, where there are several; two or more are put side by side in this order, as squares."""
     cameras: int = later(1)
-    """how many cameras' square pictures stand side by side in an image."""
+    """how many cameras' square pictures stand side by side in an image as it was recorded."""
     image_size: int | None = None
     """centre crop to a square and resize to so many pixels; a store has one image size."""
     state: tuple[str, ...] = ()
@@ -90,6 +90,13 @@ class ReadConfig:
             raise ValueError(f"action_scale: expected a finite factor, not 0, got {self.action_scale}")
         if self.cameras < 1:
             raise ValueError(f"cameras: expected at least 1, got {self.cameras}")
+        if len(self.camera) > 1 and self.cameras > 1:
+            raise ValueError(
+                f"cameras: expected 1 where several images are named ({', '.join(self.camera)}), got {self.cameras}; "
+                "it is for data that has the pictures side by side already: leave it out"
+            )
+        if len(set(self.camera)) < len(self.camera):
+            raise ValueError(f"camera: expected each name once, got {', '.join(self.camera)}")
         for name in ("robot", "acted_by"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: expected a name, got an empty string; leave the option out")
@@ -101,8 +108,8 @@ class Episode:
 
     name: str
     """What to call it in a message."""
-    image: NDArray[Any]
-    """(T + 1 or T, H, W, 3) uint8 if all is well."""
+    images: Mapping[str, NDArray[Any]]
+    """By camera, in the order asked for: (T + 1 or T, H, W, 3) uint8 if all is well."""
     action: NDArray[Any]
     """(T, A)"""
     state: NDArray[Any] | None = None
@@ -145,17 +152,22 @@ class Source:
     """SHA-256 of its content, whatever the path."""
 
 
-def pick_camera(keys: Iterable[str], wanted: str | None) -> str:
-    """The image to read: the one asked for, or the only one. Raises `ForeignError` naming those there are."""
+def pick_cameras(keys: Iterable[str], wanted: Sequence[str]) -> list[str]:
+    """The images to read: those asked for, or the only one. Raises `ForeignError` naming those there are."""
     known = sorted(keys)
-    if wanted is not None:
-        matches = [key for key in known if key == wanted or key.rpartition(".")[2] == wanted]
-        if len(matches) == 1:
-            return matches[0]
-        raise ForeignError("no-camera", f"no camera {wanted!r}; the data has {', '.join(known) or 'no images'}")
-    if len(known) != 1:
-        raise ForeignError("no-camera", f"expected one camera, got {', '.join(known) or 'no images at all'}")
-    return known[0]
+    if not wanted:
+        if len(known) != 1:
+            raise ForeignError("no-camera", f"expected one camera, got {', '.join(known) or 'no images at all'}")
+        return known
+    found: list[str] = []
+    for name in wanted:
+        matches = [key for key in known if key == name or key.rpartition(".")[2] == name]
+        if len(matches) != 1:
+            raise ForeignError("no-camera", f"no camera {name!r}; the data has {', '.join(known) or 'no images'}")
+        found += matches
+    if len(set(found)) < len(found):
+        raise ForeignError("no-camera", f"expected each camera once, got {', '.join(found)}")
+    return found
 
 
 def flag_named(arrays: Mapping[str, NDArray[Any]], wanted: str | None, default: str) -> NDArray[Any] | None:

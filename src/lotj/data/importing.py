@@ -66,8 +66,10 @@ def import_into(
         known = store.metadata.get(key)
         before = store.counts.get(key, 0)
         if known is not None and (before or known["complete"]):
-            if known["options"] != options:
-                differ = ", ".join(sorted(name for name in options if known["options"].get(name) != options[name]))
+            told = known["options"]
+            # Not given is not given, however a version before said so.
+            differ = ", ".join(sorted(name for name in options if (told.get(name) or None) != (options[name] or None)))
+            if differ:
                 raise ValueError(
                     f"{path} holds an import of this data ({known['name']}) with another {differ}; repeat it with the "
                     "same options, or import into a new store"

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lotj.data.foreign import Episode, ForeignError, Item, ReadConfig, flag_named, guarded, needs, pick_camera, stacked
+from lotj.data.foreign import Episode, ForeignError, Item, ReadConfig, flag_named, guarded, needs, pick_cameras, stacked
 from lotj.types import Trajectory
 
 VERSION = "v3."
@@ -73,19 +73,20 @@ def read_lerobot(path: Path, config: ReadConfig) -> Iterator[Item]:
     info = read_info(path)
     features: Mapping[str, Any] = info["features"]
     cameras = [key for key, feature in features.items() if feature.get("dtype") in ("image", "video")]
-    camera = pick_camera(cameras, config.camera)
-    video = features[camera]["dtype"] == "video"
+    chosen = pick_cameras(cameras, config.camera)
+    videos = [camera for camera in chosen if features[camera]["dtype"] == "video"]
+    columns = [key for key in features if key not in cameras or (key in chosen and key not in videos)]
     robot = info.get("robot_type") or ""
     seen: set[int] = set()
     expected = 0
-    for number, rows in _episodes(path, [key for key in features if key != camera] + ([] if video else [camera])):
+    for number, rows in _episodes(path, columns):
         name = f"episode {number}"
-        frames: Any = _Video(path, info, camera, number) if video else rows.pop(camera, None)
+        frames = {key: _Video(path, info, key, number) if key in videos else rows.pop(key, None) for key in chosen}
         disorder = _disorder(rows, number in seen, expected)
         expected = max(expected, number + 1)
         seen.add(number)
-        if not disorder and all(key in rows for key in OURS):
-            yield guarded(name, partial(_trajectory, path, frames, rows))
+        if not disorder and len(chosen) == 1 and all(key in rows for key in OURS):
+            yield guarded(name, partial(_trajectory, path, frames[chosen[0]], rows))
         else:
             yield guarded(name, partial(_episode, name, frames, rows, robot, disorder, config))
 
@@ -138,7 +139,12 @@ def _disorder(rows: Mapping[str, list[Any]], again: bool, expected: int) -> str:
 
 
 def _episode(
-    name: str, frames: Any, rows: Mapping[str, list[Any]], robot: str, disorder: str, config: ReadConfig
+    name: str,
+    frames: Mapping[str, Any],
+    rows: Mapping[str, list[Any]],
+    robot: str,
+    disorder: str,
+    config: ReadConfig,
 ) -> Episode:
     arrays = {key: stacked(values, key) for key, values in rows.items() if not isinstance(values[0], dict)}
     if "action" not in arrays:
@@ -155,7 +161,7 @@ def _episode(
     done = arrays.get("next.terminated", arrays.get("next.done"))
     return Episode(
         name=name,
-        image=_pixels(frames),
+        images={camera: _pixels(each) for camera, each in frames.items()},
         action=arrays["action"][:steps].reshape(steps, -1),
         state=np.concatenate(states, axis=1) if states else None,
         reward=None if reward is None else reward.reshape(len(reward), -1)[:steps, 0],

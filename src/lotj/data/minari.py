@@ -24,7 +24,7 @@ from lotj.data.foreign import (
     flag_named,
     guarded,
     needs,
-    pick_camera,
+    pick_cameras,
     stacked,
 )
 from lotj.data.store import TrajectoryStore
@@ -165,14 +165,13 @@ def _trajectory(group: Any) -> Trajectory:
 def _episode(group: Any, name: str, config: ReadConfig) -> Episode:
     observations = _leaves(group["observations"], IMAGE)
     infos = {f"infos/{key}": value for key, value in _leaves(group.get("infos", {}), "").items()}
-    cameras = [key for key, value in observations.items() if value.ndim >= 4 or _is_jpeg(value)]
-    camera = pick_camera(cameras, config.camera)
+    pictures = {key: value for key, value in observations.items() if value.ndim >= 4 or _is_jpeg(value)}
+    cameras = pick_cameras(pictures, config.camera)
     keys = config.state or (("state",) if "state" in observations else ())
     missing = [key for key in keys if key not in observations]
     if missing:
         raise ForeignError("wrong-shape", f"no state {missing[0]!r}; the data has {', '.join(sorted(observations))}")
     states = [observations[key][()] for key in keys]
-    images = observations[camera]
     flags = {key: value[()] for key, value in infos.items() if value.ndim <= 2}
     terminations = group["terminations"][()] if "terminations" in group else None
     action = group["actions"]
@@ -181,7 +180,7 @@ def _episode(group: Any, name: str, config: ReadConfig) -> Episode:
     success = flag_named(flags, config.success, "infos/success")
     return Episode(
         name=name,
-        image=_decoded(images[()]) if _is_jpeg(images) else images[()],
+        images={key: _pixels(pictures[key]) for key in cameras},
         action=action[()],
         state=np.concatenate([s.reshape(len(s), -1) for s in states], axis=1) if states else None,
         reward=group["rewards"][()] if "rewards" in group else None,
@@ -210,9 +209,12 @@ def _is_jpeg(data: Any) -> bool:
     return len(data) > 0 and bytes(data[0][:2]) == b"\xff\xd8"
 
 
-def _decoded(rows: Any) -> NDArray[Any]:
+def _pixels(data: Any) -> NDArray[Any]:
+    if not _is_jpeg(data):
+        pixels: NDArray[Any] = data[()]
+        return pixels
     pictures = []
-    for row in rows:
+    for row in data[()]:
         with Image.open(io.BytesIO(bytes(row))) as picture:
             pictures.append(np.asarray(picture))
     return stacked(pictures, "images")

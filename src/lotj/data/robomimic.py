@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lotj.data.foreign import Episode, ForeignError, Item, ReadConfig, flag_named, guarded, needs, pick_camera
+from lotj.data.foreign import Episode, ForeignError, Item, ReadConfig, flag_named, guarded, needs, pick_cameras
 
 STATE = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
 """The robot's own; ``object`` is ground truth and no part of the state unless asked for."""
@@ -61,7 +61,7 @@ def _episode(group: Any, name: str, config: ReadConfig) -> Episode:
     if "obs" not in group or "actions" not in group:
         raise ForeignError("wrong-shape", f"{name}: expected obs and actions, got {', '.join(sorted(group))}")
     obs, next_obs = group["obs"], group.get("next_obs", {})
-    camera = pick_camera([key for key in obs if obs[key].ndim >= 4], config.camera)
+    cameras = pick_cameras([key for key in obs if obs[key].ndim >= 4], config.camera)
     action = group["actions"][()]
     flags: dict[str, NDArray[Any]] = {
         key: group[key][()] for key in group if key not in ("obs", "next_obs") and hasattr(group[key], "ndim")
@@ -74,7 +74,7 @@ def _episode(group: Any, name: str, config: ReadConfig) -> Episode:
     states = [_observed(obs, next_obs, key) for key in keys]
     return Episode(
         name=name,
-        image=_observed(obs, next_obs, camera),
+        images={camera: _observed(obs, next_obs, camera) for camera in cameras},
         action=action,
         state=np.concatenate([s.reshape(len(s), -1) for s in states], axis=1) if states else None,
         reward=flags.get("rewards"),
@@ -82,7 +82,7 @@ def _episode(group: Any, name: str, config: ReadConfig) -> Episode:
         done=flags.get("dones"),
         connector=_text(group.attrs.get("connector", "")),
         robot=_text(group.attrs.get("robot", "")),
-        disorder=_disorder(obs, next_obs, camera),
+        disorder=next(filter(None, (_disorder(obs, next_obs, camera) for camera in cameras)), ""),
     )
 
 

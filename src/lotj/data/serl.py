@@ -12,7 +12,7 @@ carry leading axes of length 1 (SERL stacks frames).
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lotj.data.foreign import Episode, ForeignError, Item, ReadConfig, guarded, pick_camera, stacked
+from lotj.data.foreign import Episode, ForeignError, Item, ReadConfig, guarded, pick_cameras, stacked
 
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
@@ -130,7 +130,7 @@ def _split(transitions: list[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]
 
 def _episode(trial: list[Mapping[str, Any]], name: str, config: ReadConfig) -> Episode:
     first = _flat(trial[0]["observations"])
-    camera = pick_camera([key for key, value in first.items() if np.ndim(value) >= 3], config.camera)
+    cameras = pick_cameras([key for key, value in first.items() if np.ndim(value) >= 3], config.camera)
     keys = config.state or ((STATE,) if STATE in first else tuple(k for k in first if k.startswith(f"{STATE}/")))
     missing = [key for key in keys if key not in first]
     if missing:
@@ -139,7 +139,7 @@ def _episode(trial: list[Mapping[str, Any]], name: str, config: ReadConfig) -> E
     def observed(key: str) -> list[NDArray[Any]]:
         return [_flat(t["observations"])[key] for t in trial] + [_flat(trial[-1]["next_observations"])[key]]
 
-    images = stacked([_unstacked(image, 3) for image in observed(camera)], "images")
+    images = {key: stacked([_unstacked(image, 3) for image in observed(key)], "images") for key in cameras}
     states = [stacked([np.ravel(value) for value in observed(key)], key) for key in keys]
     each = {key: [t[key] for t in trial] for key in trial[0] if key not in ("observations", "next_observations")}
     scalars = {key: np.ravel(v) for key, v in each.items() if all(np.size(x) == 1 for x in v) and key != "infos"}
@@ -150,20 +150,21 @@ def _episode(trial: list[Mapping[str, Any]], name: str, config: ReadConfig) -> E
     masks = scalars.get("masks")
     return Episode(
         name=name,
-        image=images,
+        images=images,
         action=stacked([np.ravel(value) for value in each["actions"]], "actions"),
         state=np.concatenate(states, axis=1) if states else None,
         reward=scalars["rewards"],
         success=scalars[config.success].astype(np.float32) if config.success else None,
         done=None if masks is None else masks == 0,
-        disorder=_disorder(trial, camera),
+        disorder=_disorder(trial, cameras),
     )
 
 
-def _disorder(trial: list[Mapping[str, Any]], camera: str) -> str:
+def _disorder(trial: list[Mapping[str, Any]], cameras: Sequence[str]) -> str:
     """Each transition must begin where the one before it ended."""
     for i, (before, after) in enumerate(pairwise(trial)):
-        if not np.array_equal(_flat(before["next_observations"])[camera], _flat(after["observations"])[camera]):
+        ended, begins = _flat(before["next_observations"]), _flat(after["observations"])
+        if not all(np.array_equal(ended[camera], begins[camera]) for camera in cameras):
             return f"next_observations of transition {i} are not the observations of transition {i + 1}"
     return ""
 
