@@ -97,8 +97,11 @@ MAY_IMPORT = {
     "stages": {"sim", "data", "collect", "dagger", "distributed", "encoding", "offline", "parallel", "report"}
     | RUN
     | {"pipeline", "presets", "redteam"},
-    "evaluating": {"cells", "algos", "judge", "offline", "pipeline", "presets", "redteam", "stages"} | RUN,
+    "learned": {"types", "rollout", "cells", "algos", "judge", "offline", "pipeline", "presets", "redteam", "stages"}
+    | RUN,
+    "evaluating": {"cells", "offline", "learned", "pipeline", "presets", "stages"} | RUN,
     "demo": {"split", "types", "cells", "data", "algos", "trials", "preflight", "judge", "offline", "evaluating"}
+    | {"learned"}
     | RUN
     | {"fleet", "pipeline", "presets", "parallel", "redteam", "keeping", "stages"},
     "outcome": {"types", "stats", "evaluate", "comparison", "presets", "report"} | RUN,

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -471,6 +472,45 @@ def test_ctrl_c_ends_in_a_safe_pose_and_leaves_the_handlers_as_they_were(number:
     assert robot.position[2] == pytest.approx(0.08, abs=1e-3)
     assert robot.position[0] == pytest.approx(0.005)
     assert signal.getsignal(number) is held
+
+
+def test_a_plug_that_is_in_stays_in() -> None:
+    """Closing leaves the tool where it is after ``stay``: not after a further step, another trial, an error, Ctrl-C."""
+
+    def left_at(after: Any = lambda safe: None, *, stays: bool = True) -> float:
+        safe, robot = cell()
+        with suppress(RuntimeError, KeyboardInterrupt), safe:
+            safe.reset()
+            safe.step(np.array([0.0, 0.0, -1.0]))
+            assert not stays or safe.stay()
+            after(safe)
+        return float(robot.position[2])
+
+    def fail(safe: SafeCell) -> None:
+        raise RuntimeError("something else")
+
+    top = SPEC.workspace_high[2]
+    assert left_at() == pytest.approx(0.02)
+    assert left_at(stays=False) == pytest.approx(top, abs=1e-3)
+    assert left_at(lambda safe: safe.step(np.zeros(3))) == pytest.approx(top, abs=1e-3)
+    assert left_at(lambda safe: safe.reset()) == pytest.approx(top, abs=1e-3)
+    assert left_at(fail) == pytest.approx(top, abs=1e-3)
+    assert left_at(lambda safe: os.kill(os.getpid(), signal.SIGINT)) == pytest.approx(top, abs=1e-3)
+
+
+def test_a_robot_that_has_backed_off_does_not_stay() -> None:
+    """After a press above the limit it is no longer where the picture saw it; from the next trial on it may stay."""
+    safe, robot = cell()
+    with safe:
+        safe.reset()
+        for _ in range(4):
+            *_, truncated, info = safe.step(np.array([0.0, 0.0, -1.0]))
+            if truncated:
+                break
+        assert "force" in info["safety"] and not safe.stay()
+        safe.reset()
+        assert safe.stay()
+    assert robot.position[2] == pytest.approx(robot.start[2])
 
 
 def test_any_error_leaves_the_robot_in_a_safe_pose() -> None:

@@ -135,7 +135,10 @@ def practice(
         own = stages.store_path(run)
         say(f"Next: lotj data import {own} --run runs/next   and   lotj data import {library} --run runs/next")
         return
-    say(f"Next: lotj report --run {run}")
+    there = "" if cell is None else f" --cell {cell}"
+    say(
+        f"Next: lotj report --run {run}   or   lotj insert --run {run} --connector {connector} --practised {out}{there}"
+    )
 
 
 def redteam(run: Path, trials: int = 40, seed: int = 0, workers: int = CORES) -> None:

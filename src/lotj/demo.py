@@ -14,11 +14,12 @@ from lotj.algos.policy import ImagePolicy
 from lotj.cells.adapter import Ask
 from lotj.cells.opening import described, honours_scenarios, identify, is_own_cell, robot_name
 from lotj.data.store import TrajectoryStore
-from lotj.evaluating import OFFLINE, about_practice, evaluate_in
+from lotj.evaluating import evaluate_in
 from lotj.files import to_json, write_json
 from lotj.fleet import Cells
 from lotj.judge import SuccessRule
 from lotj.keeping import Kept, keep
+from lotj.learned import OFFLINE, about_practice
 from lotj.offline import Known
 from lotj.parallel import beside
 from lotj.pipeline import (

@@ -66,6 +66,8 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._practice_impulse = 0.0 if ledger is None or not ledger.exists() else float(_load(ledger)["impulse"])
         self._asked_to_stop = False
         self._moved = False
+        self._backed_off = False
+        self._stays = False
         self._handlers: dict[int, Any] = {}
 
     @property
@@ -116,7 +118,7 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
             self._stop(
                 f"{self.robot} feels {excess} before it has moved; is the plug jammed, or the sensor not zeroed?"
             )
-        self._moved = False
+        self._moved = self._backed_off = self._stays = False
         return observation, info
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -130,7 +132,7 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         if self._reading is None:
             raise CellStoppedError("step before reset: the robot's pose is not known; call reset first")
         allowed = self.limit(action, self._reading)
-        self._moved = True
+        self._moved, self._stays = True, False
         observation, reward, terminated, truncated, info = self._send(allowed)
         reading = self._reading
         self._count_contact(reading)
@@ -145,6 +147,7 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
             why = f"{self._trial_impulse:.0f} N s of contact in this trial (limit {self.config.trial_impulse:g})"
         if why:
             info["safety"] = why
+            self._backed_off = True
             self._back_off()
             if not (terminated or truncated) and self.cell.ask_when_cut_off(info):
                 reward, terminated = 1.0, True
@@ -202,6 +205,15 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
             "practice continues from the last trial"
         )
 
+    def stay(self) -> bool:
+        """The plug is in: leave the tool where it is when the cell is closed, until the next step or trial.
+
+        Returns:
+            False where that cannot be, because the robot has backed off from its last step and is no longer there.
+        """
+        self._stays = not self._backed_off and not self._excess(self.reading)
+        return self._stays
+
     def safe_pose(self) -> None:
         """Go straight up to the top of the workspace, as far as the robot obeys; never raises."""
         with suppress(Exception):
@@ -228,6 +240,7 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def __exit__(self, *error: Any) -> Literal[False]:
         """Leave the robot in a safe pose whatever happened, and the signals as they were."""
+        self._stays = self._stays and error[0] is None and not self._asked_to_stop
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
@@ -237,8 +250,9 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         return False
 
     def close(self) -> None:
-        """Go to a safe pose, and close the cell."""
-        self.safe_pose()
+        """Go to a safe pose, unless the plug shall stay in, and close the cell."""
+        if not self._stays:
+            self.safe_pose()
         self._keep_ledger()
         super().close()
 

@@ -1,0 +1,198 @@
+"""What a practice left acts as it did there, and the job ends when the robot's own judge says that the plug is in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from lotj import cli, demo, stages
+from lotj.algos.policy import ImagePolicy
+from lotj.cells.adapter import CellEnv
+from lotj.cells.safety import SafeCell
+from lotj.judge import SuccessRule
+from lotj.learned import OFFLINE, Attempt, Learned, insert, load_learned, practice_of
+from lotj.offline import load_policy
+from lotj.pipeline import Offline
+from lotj.presets import load_preset
+from tests.test_cells import SPEC, Constant, ToyRobot
+
+HORIZON = 5
+
+
+class Counter(gymnasium.Env[Any, Any]):
+    """Its picture says how often it was reset, and the step."""
+
+    action_space = spaces.Box(-1, 1, (3,), np.float32)
+
+    def __init__(self) -> None:
+        self.resets, self.step_number = 0, 0
+        self.seeds: list[int | None] = []
+        self.options: list[Any] = []
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.resets, self.step_number = self.resets + 1, 0
+        self.seeds.append(seed)
+        self.options.append(options)
+        return self._seen(), {}
+
+    def step(self, action: Any) -> Any:
+        self.step_number += 1
+        return self._seen(), 0.0, False, self.step_number == HORIZON, {}
+
+    def _seen(self) -> dict[str, Any]:
+        return {"image": np.full((2, 2, 3), 10 * self.resets + self.step_number, np.uint8)}
+
+
+class Believes:
+    """A reward model that likes pictures of these values."""
+
+    def __init__(self, liked: Sequence[int]) -> None:
+        self.liked = liked
+
+    def probability(self, image: Any) -> Any:
+        return np.where(np.isin(image[:, 0, 0, 0], self.liked), 0.9, 0.2).astype(np.float32)
+
+
+def learned(liked: Sequence[int], frames: int = 1) -> Learned:
+    offline = SimpleNamespace(reward=Believes(liked), rule=SuccessRule(0.8, frames))
+    return Learned(Constant(0.0, 0.0, -0.5), cast(Offline, offline), OFFLINE, "offline", False)
+
+
+def test_the_job_ends_at_the_first_attempt_that_the_judge_believes() -> None:
+    """Step 3 of attempt 2: two attempts of the three allowed, five and three steps, another start each."""
+    env, heard = Counter(), []
+    made = insert(env, learned([23]), 3, 0, {"scenario": "II"}, heard.append)
+    assert [(len(a.trajectory), a.inserted) for a in made] == [(5, False), (3, True)] and heard == made
+    assert [a.probability for a in made] == pytest.approx([0.2, 0.9])
+    assert len(set(env.seeds)) == 2 and env.options == [{"scenario": "II"}] * 2
+    assert made[1].trajectory.source == "insertion"
+    again = Counter()
+    insert(again, learned([23]), 3, 0)
+    other = Counter()
+    insert(other, learned([23]), 3, 1)
+    assert again.seeds == env.seeds and not set(other.seeds) & set(env.seeds)
+
+
+def test_a_streak_does_not_reach_from_one_attempt_into_the_next() -> None:
+    """The last picture of one attempt and the first of the next are not two in a row."""
+    made = insert(Counter(), learned([15, 21], frames=2), 2, 0)
+    assert [a.inserted for a in made] == [False, False]
+
+
+def test_no_attempt_is_no_job() -> None:
+    with pytest.raises(ValueError, match="attempts: expected at least 1, got 0"):
+        insert(Counter(), learned([]), 0, 0)
+
+
+class AlwaysBelieves:
+    def probability(self, image: Any) -> Any:
+        return np.ones(len(image), np.float32)
+
+
+@pytest.mark.parametrize(("frames", "inserted", "height"), [(2, True, 0.02), (9, False, SPEC.workspace_high[2])])
+def test_an_own_cell_is_left_with_the_plug_in(frames: int, inserted: bool, height: float) -> None:
+    """After two steps of 5 mm down from 30 mm; where the judge does not believe it, the robot ends above."""
+    robot = ToyRobot()
+    who = learned([])._replace(
+        offline=cast(Offline, SimpleNamespace(reward=AlwaysBelieves(), rule=SuccessRule(0.8, frames)))
+    )
+    with SafeCell(CellEnv(SPEC, "plug", image_size=16, env=robot)) as env:
+        made = insert(env, who, 1, 0)
+    assert [a.inserted for a in made] == [inserted]
+    assert robot.position[2] == pytest.approx(height, abs=1e-3)
+
+
+def test_a_press_above_the_limit_is_no_insertion() -> None:
+    """The judge may believe the picture: the safety layer has gone up meanwhile, and so the attempt has failed."""
+    robot = ToyRobot(start=(0.0, 0.0, 0.001))
+    who = learned([])._replace(
+        policy=Constant(0.0, 0.0, -1.0),
+        offline=cast(Offline, SimpleNamespace(reward=AlwaysBelieves(), rule=SuccessRule(0.8, 1))),
+    )
+    with SafeCell(CellEnv(SPEC, "plug", image_size=16, env=robot)) as env:
+        (made,) = insert(env, who, 1, 0)
+    assert made.trajectory.terminated and not made.inserted
+    assert robot.position[2] == pytest.approx(SPEC.workspace_high[2], abs=1e-3)
+
+
+def test_the_offline_policy_of_a_run(tiny_run: Path) -> None:
+    """Without a practice it is the run's policy, with the run's reward and rule."""
+    found = load_learned(tiny_run)
+    image = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
+    rng = np.random.default_rng(0)
+    wanted = ImagePolicy(load_policy(tiny_run / "policy")).act({"image": image}, rng)
+    np.testing.assert_array_equal(found.policy.act({"image": image}, rng), wanted)
+    assert found.name == "offline" and found.about == OFFLINE and not found.red_teamed
+    assert found.judge().rule == found.offline.rule and found.judge() is not found.judge()
+
+
+def test_a_practised_policy_acts_as_practice_left_it(tiny_run: Path, tmp_path: Path) -> None:
+    """The learner's weights, the rule it practised with, and whose it is; ``insert`` finds it by itself."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    preset = load_preset(run)
+    preset = replace(preset, evaluate=replace(preset.evaluate, trials=1))
+    recipe = replace(preset.practice, practice=replace(preset.practice.practice, trials=2, warmup_trials=1))
+    assert practice_of(run, "europlug") is None
+    folder = demo.practice_stage(
+        preset, run, preset.split(), "europlug", "learned", stages.silent_bars, recipe, force=True
+    )
+    assert practice_of(run, "europlug") == folder
+    found = load_learned(run, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    assert found.offline.rule == SuccessRule(**settings["config"]["rule"])
+    assert found.name == f"europlug-{folder.name}" and found.about["practised"] == "europlug"
+    image = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
+    rng = np.random.default_rng(0)
+    action = found.policy.act({"image": image}, rng)
+    assert action.shape == (3,) and not np.allclose(action, load_learned(run).policy.act({"image": image}, rng))
+    shutil.copytree(folder, folder.parent / "ensemble-learned-s9")
+    with pytest.raises(ValueError, match=r"europlug was practised 2 times: say which, --practised .*-s0 or .*-s9"):
+        practice_of(run, "europlug")
+    config = folder.parent / "ensemble-learned-s9" / "config.json"
+    truth = json.loads(config.read_text())
+    truth["config"]["recipe"]["practice"]["reward"] = "ground-truth"
+    config.write_text(json.dumps(truth))
+    assert practice_of(run, "europlug") == folder
+    (folder / "done.json").unlink()
+    with pytest.raises(FileNotFoundError, match="not the folder of a finished practice"):
+        load_learned(run, folder)
+
+
+def test_the_command(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Says who acts, each attempt and the next command; exit code 1 where it is not in; a film where asked for."""
+    film = tmp_path / "film.webp"
+    with pytest.raises(SystemExit) as left:
+        cli.main(["insert", "--run", str(tiny_run), "--connector", "hdmi-a", "--attempts", "2", "--film", str(film)])
+    out = capsys.readouterr().out
+    assert left.value.code == 1 and film.stat().st_size > 1000
+    assert "the offline policy acts" in out and out.count("probability of success up to") == 2
+    assert "the cell itself says not in" in out
+    assert f"Next: lotj practice --run {tiny_run} --connector hdmi-a" in out.replace("\n", " ")
+    with pytest.raises(SystemExit) as left:
+        cli.main(["insert", "--run", str(tiny_run), "--connector", "hdmi-a", "--film", "film.gif"])
+    assert left.value.code == 2 and "ends in .mp4 or .webp" in capsys.readouterr().err
+
+
+def test_the_command_when_it_is_in(
+    tiny_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 0, and how many attempts it took."""
+
+    def inserts(env: Any, who: Learned, attempts: int, seed: int, options: Any, told: Any) -> list[Attempt]:
+        trial = insert(Counter(), learned([11]), 1, 0)[0].trajectory
+        told(Attempt(trial, True, 0.9))
+        return [Attempt(trial, False, 0.1), Attempt(trial, True, 0.9)]
+
+    monkeypatch.setattr("lotj.learned.insert", inserts)
+    cli.main(["insert", "--run", str(tiny_run), "--connector", "hdmi-a"])
+    assert "Inserted, attempt 2 of 3 at most" in capsys.readouterr().out
