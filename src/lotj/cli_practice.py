@@ -135,7 +135,7 @@ def practice(
         own = stages.store_path(run)
         say(f"Next: lotj data import {own} --run runs/next   and   lotj data import {library} --run runs/next")
         return
-    there = "" if cell is None else f" --cell {cell}"
+    there = f" --cell {preset.robot}" if is_own_cell(preset.robot) else ""
     say(
         f"Next: lotj report --run {run}   or   lotj insert --run {run} --connector {connector} --practised {out}{there}"
     )
