@@ -147,9 +147,11 @@ def test_a_practised_policy_acts_as_practice_left_it(tiny_run: Path, tmp_path: P
         preset, run, preset.split(), "europlug", "learned", stages.silent_bars, recipe, force=True
     )
     assert practice_of(run, "europlug") == folder
-    found = load_learned(run, folder)
     settings = json.loads((folder / "config.json").read_text())
-    assert found.offline.rule == SuccessRule(**settings["config"]["rule"])
+    settings["config"]["rule"] = {"threshold": 0.123, "frames": 4}  # a stricter one, as preflight may choose
+    (folder / "config.json").write_text(json.dumps(settings))
+    found = load_learned(run, folder)
+    assert found.offline.rule == SuccessRule(0.123, 4) != load_learned(run).offline.rule
     assert found.name == f"europlug-{folder.name}" and found.about["practised"] == "europlug"
     image = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
     rng = np.random.default_rng(0)
