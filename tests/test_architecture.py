@@ -97,9 +97,21 @@ MAY_IMPORT = {
     "stages": {"sim", "data", "collect", "dagger", "distributed", "encoding", "offline", "parallel", "report"}
     | RUN
     | {"pipeline", "presets", "redteam"},
-    "learned": {"types", "rollout", "cells", "algos", "judge", "offline", "pipeline", "presets", "redteam", "stages"}
+    "learned": {
+        "types",
+        "rollout",
+        "guard",
+        "cells",
+        "algos",
+        "judge",
+        "offline",
+        "pipeline",
+        "presets",
+        "redteam",
+        "stages",
+    }
     | RUN,
-    "evaluating": {"cells", "offline", "learned", "pipeline", "presets", "stages"} | RUN,
+    "evaluating": {"cells", "data", "offline", "learned", "pipeline", "presets", "stages"} | RUN,
     "demo": {"split", "types", "cells", "data", "algos", "trials", "preflight", "judge", "offline", "evaluating"}
     | {"learned"}
     | RUN

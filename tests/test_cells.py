@@ -498,6 +498,21 @@ def test_a_plug_that_is_in_stays_in() -> None:
     assert left_at(lambda safe: os.kill(os.getpid(), signal.SIGINT)) == pytest.approx(top, abs=1e-3)
 
 
+def test_staying_is_not_pressing_on_and_obeys(tmp_path: Path) -> None:
+    """The last target is where the tool is, and a stop that was asked for comes first."""
+    sent: list[Any] = []
+    safe, robot = cell(stop_file=tmp_path / "STOP")
+    step = robot.step
+    robot.step = lambda action: (sent.append(np.array(action)), step(action))[1]  # type: ignore[method-assign]
+    with suppress(CellStoppedError), safe:
+        safe.reset()
+        safe.step(np.array([0.0, 0.0, -1.0]))
+        assert safe.stay() and not sent[-1][:3].any()
+        (tmp_path / "STOP").touch()
+        with pytest.raises(CellStoppedError, match="exists; delete it"):
+            safe.stay()
+
+
 def test_a_robot_that_has_backed_off_does_not_stay() -> None:
     """After a press above the limit it is no longer where the picture saw it; from the next trial on it may stay."""
     safe, robot = cell()

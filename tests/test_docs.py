@@ -4,6 +4,7 @@ import functools
 import json
 import re
 import shlex
+import shutil
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -91,14 +92,14 @@ def test_the_rehearsal_on_an_own_cell_runs(tmp_path, monkeypatch, capsys):
     """``docs/cells.md``: the commands on the rehearsal, from a cell's file to a library with one more connector, and to
     the job, which networks of this size rarely do."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     for arguments in commands(ROOT / "docs/cells.md"):
         if "rehearsal" in shlex.join(arguments):
             with suppress(SystemExit) if arguments[0] == "insert" else nullcontext():
                 cli.main(arguments)
     out = capsys.readouterr().out
     assert "hdmi-a: runs/rehearsal/practice/hdmi-a/ensemble-learned-rehearsal-s0" in out
-    assert "Not inserted in 3 attempts" in out or "Inserted, attempt" in out
+    assert "Not inserted in" in out or "Inserted, attempt" in out
     practised = tmp_path / "runs/rehearsal/practice/hdmi-a/ensemble-learned-rehearsal-s0"
     assert (practised / "done.json").exists()
     with TrajectoryStore(tmp_path / "runs/rehearsal/library.sqlite") as library:

@@ -213,12 +213,15 @@ def test_an_import_by_an_earlier_version_is_known(tmp_path: Path) -> None:
     take(source, into)
     with TrajectoryStore(into, "a") as store:
         ((key, record),) = [(key, value) for key, value in store.metadata.items() if key.startswith("import/")]
-        older = {**record["options"], "camera": None}
+        older = {**record["options"], "camera": None, "cameras": 1}
         del older["channels_first"]
         store.set_metadata(key, {**record, "options": older})
     assert take(source, into).already
     with pytest.raises(ValueError, match="with another camera;"):
         take(source, into, replace(PLAIN, camera=("wrist",)))
+    with TrajectoryStore(into, "a") as store:
+        store.set_metadata(key, {**record, "options": {**older, "camera": "wrist"}})
+    assert take(source, into, replace(PLAIN, camera=("wrist",))).already
 
 
 def test_two_imports_at_once_leave_no_copies(tmp_path: Path) -> None:
@@ -336,11 +339,18 @@ def test_data_of_another_number_of_cameras_is_refused(tmp_path: Path, capsys: py
     wide = np.random.default_rng(0).integers(0, 255, (3, 8, 16, 3), np.uint8)
     strip = Episode("strip", {"cam": wide}, np.zeros((2, 3)))
     strip = replace(strip, success=np.array([False, True]), connector="usb-a")
-    with pytest.raises(ForeignError, match=r"16 x 8 px, 2 squares side by side, and 1 camera\(s\) were said"):
+    with pytest.raises(
+        ForeignError, match=r"16 x 8 px, 2 squares side by side, and no number of camera\(s\) were said"
+    ):
         to_trajectory(strip, ReadConfig(), 0)
     two = to_trajectory(strip, ReadConfig(cameras=2, image_size=4), 0).image
     assert two.shape == (3, 4, 8, 3)
     np.testing.assert_array_equal(two[:, :, :4], resized(wide[:, :, :8], 4))
-    assert to_trajectory(strip, ReadConfig(image_size=4), 0).image.shape == (3, 4, 4, 3)
+    with pytest.raises(ForeignError, match="give --cameras, which is 1 with --image-size"):
+        to_trajectory(strip, ReadConfig(image_size=4), 0)
+    middle = to_trajectory(strip, ReadConfig(image_size=4, cameras=1), 0).image
+    np.testing.assert_array_equal(middle, resized(wide[:, :, 4:12], 4))
+    with pytest.raises(ForeignError, match=r"1 camera\(s\) were said"):
+        to_trajectory(strip, ReadConfig(cameras=1), 0)
     with pytest.raises(ForeignError, match=r"3 camera\(s\) were said"):
         to_trajectory(strip, ReadConfig(cameras=3, image_size=4), 0)

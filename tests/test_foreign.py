@@ -154,7 +154,7 @@ def test_several_cameras_stand_side_by_side() -> None:
     t = to_trajectory(pair(pictures(0), pictures(1)), BOTH, 0)
     np.testing.assert_array_equal(t.image, np.concatenate([pictures(0), pictures(1)], axis=2))
     wide = np.concatenate([pictures(2), pictures(3)], axis=2)
-    t = to_trajectory(pair(wide, pictures(1)), replace(BOTH, image_size=4), 0)
+    t = to_trajectory(pair(wide, pictures(1)), replace(BOTH, image_size=4, cameras=1), 0)
     np.testing.assert_array_equal(t.image, np.concatenate([resized(wide, 4), resized(pictures(1), 4)], axis=2))
     short = replace(pair(pictures(0)[:STEPS], pictures(1)[:STEPS]), state=states(0)[:STEPS])
     t = to_trajectory(short, replace(BOTH, final="repeat"), 0)
@@ -167,7 +167,8 @@ def test_several_cameras_stand_side_by_side() -> None:
     [
         (pictures(1)[:STEPS], "wrong-shape", "as many images of each camera, got 5 of wrist, 4 of side"),
         (pictures(1, size=16), "wrong-shape", "8 x 8 px of wrist, 16 x 16 px of side: give --image-size"),
-        (np.concatenate([pictures(2), pictures(3)], axis=2), "wrong-shape", "16 x 8 px of side"),
+        (np.concatenate([pictures(2), pictures(3)], axis=2), "wrong-shape", "16 x 8 px, 2 squares side by side"),
+        (pictures(1)[:, :6], "wrong-shape", "8 x 6 px of side: give --image-size"),
         (0 * pictures(1), "black-images", "^side: all images are black"),
         (pictures(1)[:1].repeat(5, 0), "frozen-images", "^side: all images are the same"),
     ],
@@ -459,6 +460,10 @@ def test_robomimic_by_two_cameras(tmp_path: Path) -> None:
     assert (defect.kind, defect.trajectories) == ("frame-order", (2,))
     t, _ = stored(path, tmp_path, two)
     np.testing.assert_array_equal(t.image, np.concatenate([255 - pictures(0), pictures(0)], axis=2)[:4])
+    with h5py.File(path, "a") as file:
+        for i in (0, 1, 10):
+            del file[f"data/demo_{i}/next_obs/side"]
+    assert [len(t) for t in stored(path, tmp_path, two)] == [3, 3, 3], "the last observation counts as not recorded"
 
 
 def test_robomimic_with_an_action_missing(tmp_path: Path) -> None:
@@ -547,6 +552,32 @@ def test_serl(tmp_path: Path, protocol: int, stack: bool) -> None:
     both = serl(tmp_path / "both.pkl", [beside(step) for step in transitions(0, stack)], protocol)
     (t,) = stored(both, tmp_path, BOTH, allow_pickle=True)
     np.testing.assert_array_equal(t.image, np.concatenate([pictures(0), 255 - pictures(0)], axis=2))
+
+
+def test_cameras_keep_their_sides(tmp_path: Path) -> None:
+    """A second data set with the same cameras the other way round is refused, one in the same order taken."""
+    into = tmp_path / "into.sqlite"
+    sources = [serl(tmp_path / f"{i}.pkl", [beside(step) for step in transitions(i)]) for i in range(3)]
+
+    def take(source: Path, *camera: str) -> int:
+        config = replace(NAMED, camera=camera)
+        return import_into(open_source(source, config, allow_pickle=True), into, config).imported
+
+    assert take(sources[0], "wrist", "side") == 1
+    with pytest.raises(ValueError, match="--camera wrist side, now it is side wrist: the pictures would change sides"):
+        take(sources[1], "side", "wrist")
+    assert take(sources[1], "wrist", "side") == 1
+    with TrajectoryStore(into) as store:
+        assert len(store) == 2
+
+
+def test_a_camera_that_is_missing_on_the_way_is_named(tmp_path: Path) -> None:
+    """With the observation in which it is not there."""
+    broken = [beside(step) for step in transitions(0)]
+    del broken[2]["observations"]["side"]
+    source = open_source(serl(tmp_path / "a.pkl", broken), BOTH, allow_pickle=True)
+    (defect,) = validate_foreign(source, BOTH).defects
+    assert defect.kind == "wrong-shape" and "observation 2 has no 'side'" in defect.message
 
 
 def test_a_run_sees_by_as_many_cameras_as_were_named(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def check(cell: Path, connector: str = "unknown", image_size: int = 64, steps: i
         image_size: px of what policies will see.
         steps: of motion.
     """
+    from lotj.cells.adapter import left_in
     from lotj.cells.check import Finding, check_cell
     from lotj.cells.spec import load_cell
 
@@ -66,7 +67,7 @@ def check(cell: Path, connector: str = "unknown", image_size: int = 64, steps: i
         mark = {True: "[green]good[/]", False: "[red]bad [/]", None: "[yellow]none[/]"}[finding.good]
         console.print(f"{mark} {finding.name}: {escape(finding.message)}", soft_wrap=True)
 
-    findings = check_cell(load_cell(cell), connector, image_size, steps, told)
+    findings = check_cell(load_cell(cell), connector, image_size, steps, told, left_in=left_in(cell))
     bad = sum(finding.good is False for finding in findings)
     if bad:
         say(f"{bad} of {len(findings)} findings are bad; correct {cell} or the cell, and check again")
@@ -87,13 +88,13 @@ def calibrate(cell: Path, connector: str, depth: float) -> None:
         connector: its name.
         depth: m from the socket's mouth to full insertion.
     """
-    from lotj.cells.adapter import CellEnv, cell_folder
+    from lotj.cells.adapter import CellEnv, cell_folder, left_in
     from lotj.cells.calibration import save_calibration
     from lotj.cells.collecting import calibrate as capture
     from lotj.cells.safety import SafeCell
     from lotj.cells.spec import load_cell
 
-    with SafeCell(CellEnv(load_cell(cell), connector, image_size=64)) as safe:
+    with SafeCell(CellEnv(load_cell(cell), connector, image_size=64), left_in=left_in(cell)) as safe:
         found = capture(safe, connector, depth, _typed(safe), ask)
     path = save_calibration(cell_folder(cell), found)
     x, y, z = (1e3 * value for value in found.position)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -60,8 +61,7 @@ def practice(
         ray: each cell in a process on Ray: local, auto or the address of a cluster (docs/ray.md). The same trials.
         keep: put the trials with the robot's own labels into the run's library, for the next offline training.
     """
-    from lotj import cli_guard, stages
-    from lotj import demo as job
+    from lotj import cli_guard, demo, stages
     from lotj.cells.opening import is_own_cell
     from lotj.cells.safety import CellStoppedError
     from lotj.fleet import Cells
@@ -91,14 +91,16 @@ def practice(
     chosen_seed = preset.seed if seed is None else seed
     if audit:
         mode = inner.guard.mode
-        cli_guard.audit(job.practice_dir(run, connector, config.recipe, reward, chosen_seed, mode, preset.robot, cells))
+        cli_guard.audit(
+            demo.practice_dir(run, connector, config.recipe, reward, chosen_seed, mode, preset.robot, cells)
+        )
         say(f"Next: {again}")
         return
     if reward == "ground-truth":
         console.print("[yellow]Diagnostic: practising with ground truth as the reward.[/]")
     rolled_by = Cells(cells, None if ray is None else RayCluster(ray, max(1, len(cells))))
     try:
-        out = job.practice_stage(
+        out = demo.practice_stage(
             preset,
             run,
             known,
@@ -128,17 +130,16 @@ def practice(
     outcome = outcome_of(preset, run, [out], {})
     print_outcome(outcome)
     if keep:
-        library, kept = job.keep_stage(run, out)
+        library, kept = demo.keep_stage(run, out)
         say(f"Kept {kept.trials} trials, {kept.successes} successes by their own labels: {library}")
         if kept.left_out:
             say(f"{kept.left_out} refuted trials wait for a label: --audit, then --keep again")
         own = stages.store_path(run)
         say(f"Next: lotj data import {own} --run runs/next   and   lotj data import {library} --run runs/next")
         return
-    there = f" --cell {preset.robot}" if is_own_cell(preset.robot) else ""
-    say(
-        f"Next: lotj report --run {run}   or   lotj insert --run {run} --connector {connector} --practised {out}{there}"
-    )
+    job = ["lotj", "insert", "--run", str(run), "--connector", connector, "--practised", str(out)]
+    job += ["--cell", preset.robot] if is_own_cell(preset.robot) else []
+    say(f"Next: lotj report --run {shlex.quote(str(run))}   or   {shlex.join(job)}")
 
 
 def redteam(run: Path, trials: int = 40, seed: int = 0, workers: int = CORES) -> None:

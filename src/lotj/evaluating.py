@@ -13,6 +13,7 @@ import torch
 from lotj.cells.adapter import Ask
 from lotj.cells.opening import (
     OWN_STARTS,
+    action_scale,
     described,
     honours_scenarios,
     identify,
@@ -20,11 +21,12 @@ from lotj.cells.opening import (
     robot_name,
     tells_success,
 )
+from lotj.data.store import TrajectoryStore
 from lotj.learned import load_learned
 from lotj.offline import Known
-from lotj.pipeline import Offline, evaluate_policy
+from lotj.pipeline import Offline, evaluate_policy, refuse_other_scale
 from lotj.presets import Preset
-from lotj.stages import Bars
+from lotj.stages import Bars, store_path
 
 
 def evaluate_stage(
@@ -38,6 +40,8 @@ def evaluate_stage(
 ) -> dict[str, Any]:
     """Evaluate the offline policy, or the one that a practice in ``practised`` left. Returns the evaluation as JSON."""
     torch.set_num_threads(preset.threads)
+    with TrajectoryStore(store_path(run_root)) as store:
+        refuse_other_scale(store, action_scale(preset.robot))
     learned = load_learned(run_root, practised, known)
     name = identify(connector, preset.robot).name
     who = learned.name + (f"-{robot_name(preset.robot)}" if is_own_cell(preset.robot) else "")

@@ -14,8 +14,10 @@ import numpy as np
 
 from lotj.algos.policy import ImagePolicy
 from lotj.algos.training import config_from
+from lotj.cells.opening import is_own_cell
 from lotj.cells.safety import SafeCell
 from lotj.checkpoint import load_state
+from lotj.guard import TugConfig, tug_test
 from lotj.judge import Judge, SuccessRule
 from lotj.offline import Known
 from lotj.pipeline import Offline, RecipeConfig, make_learner
@@ -49,6 +51,8 @@ class Learned(NamedTuple):
     """The same for a file's name."""
     red_teamed: bool
     """Whether that reward model had learned from attacks."""
+    tug: TugConfig | None
+    """How its claims were felt for in practice; None where there was no guard."""
 
     def judge(self) -> Judge:
         """A new judge, as in practice."""
@@ -65,20 +69,26 @@ def load_learned(run_root: Path, practised: Path | None = None, known: Known | N
 
     Raises:
         FileNotFoundError: a stage is missing, or the practice is not finished.
+        ValueError: the practice is of another run, whose networks are others.
     """
     settings = None if practised is None else _practice_of(practised)
+    if practised is not None and not practised.resolve().is_relative_to((run_root / "practice").resolve()):
+        raise ValueError(
+            f"{practised} is not under {run_root / 'practice'}: expected a practice of this run's networks"
+        )
     # Who practised is judged as it was then: by that reward model and that rule.
     red_teamed = is_red_teamed(run_root) if settings is None else settings["config"].get("red_teamed", False)
     offline = load_offline(run_root, known or load_preset(run_root).split(), red_teamed)
     if practised is None or settings is None:
-        return Learned(ImagePolicy(offline.policy), offline, OFFLINE, "offline", red_teamed)
+        return Learned(ImagePolicy(offline.policy), offline, OFFLINE, "offline", red_teamed, None)
     offline = replace(offline, rule=SuccessRule(**settings["config"]["rule"]))
     recipe = config_from(RecipeConfig, settings["config"]["recipe"])
     learner = make_learner(recipe, offline, settings["seed"])
     learner.load_state_dict(load_state(practised / "checkpoint.safetensors")["learner"])
-    connector = practised.resolve().parent.name
+    connector, guard = practised.resolve().parent.name, recipe.practice.guard
     about = about_practice(connector, recipe, settings["config"].get("validation", False))
-    return Learned(learner, offline, about, f"{connector}-{practised.resolve().name}", red_teamed)
+    tug = None if guard.mode == "off" else guard.tug
+    return Learned(learner, offline, about, f"{connector}-{practised.resolve().name}", red_teamed, tug)
 
 
 def about_practice(connector: str, recipe: RecipeConfig, validation: bool) -> dict[str, Any]:
@@ -88,21 +98,31 @@ def about_practice(connector: str, recipe: RecipeConfig, validation: bool) -> di
     return {**who, "diagnostic": diagnostic, "validation": validation}
 
 
-def practice_of(run_root: Path, connector: str) -> Path | None:
-    """The only finished practice of a connector with the robot's own reward; None where there is none.
+def practice_of(run_root: Path, connector: str, robot: str) -> Path | None:
+    """The only practice of a connector in a cell with the robot's own reward; None where there is none.
 
     Args:
         run_root: a run folder.
         connector: its name.
+        robot: the cell.
 
     Raises:
-        ValueError: there are several.
+        ValueError: there are several, or it is not finished.
     """
-    done = sorted(path.parent for path in (run_root / "practice" / connector).glob("*/done.json"))
-    own = [path for path in done if _practice_of(path)["config"]["recipe"]["practice"]["reward"] == "learned"]
+    own: list[Path] = []
+    waiting: list[Path] = []
+    for path in sorted(path.parent for path in (run_root / "practice" / connector).glob("*/config.json")):
+        config = _settings(path)["config"]
+        where = config.get("cells") or [config["robot"]]
+        if config["recipe"]["practice"]["reward"] == "learned" and any(_same_cell(robot, one) for one in where):
+            (own if (path / "done.json").exists() else waiting).append(path)
     if len(own) > 1:
+        told = " or ".join(map(str, own))
+        raise ValueError(f"{connector} was practised {len(own)} times in this cell: say which, --practised {told}")
+    if waiting and not own:
         raise ValueError(
-            f"{connector} was practised {len(own)} times: say which, --practised {' or '.join(map(str, own))}"
+            f"{waiting[0]} is not finished: repeat its `lotj practice` command, or insert with what offline training "
+            "left, --offline"
         )
     return own[0] if own else None
 
@@ -112,9 +132,11 @@ class Attempt(NamedTuple):
 
     trajectory: Trajectory
     inserted: bool
-    """By the robot's own judgement, and the plug is still there."""
+    """By the robot's own judgement, the guard's if there is one, and an own cell's word if it gives one."""
     probability: float
     """The highest that the reward model gave an image."""
+    why: str
+    """Why the plug does not count as inserted; empty where it does."""
 
 
 def insert(
@@ -123,11 +145,14 @@ def insert(
     attempts: int,
     seed: int,
     options: Mapping[str, Any] | None = None,
+    tug: TugConfig | None = None,
     told: Callable[[Attempt], None] = lambda attempt: None,
 ) -> list[Attempt]:
     """Try to insert what is in the gripper, without exploring, until the robot's own judge says that it is in.
 
-    A cell of one's own (`lotj.cells`) is left where it is then, with the plug in the socket; else it goes up.
+    A cell of one's own (`lotj.cells`) is left where it is then, with the plug in the socket (``SafeCell.stay``); else
+    the plug is pulled out and the robot goes up. A plug that has slipped in the fingers ends the job: it must be
+    gripped anew.
 
     Args:
         env: the cell; it must not end trials by itself. For how to open one see ``lotj.cells.opening.open_cell``.
@@ -135,14 +160,15 @@ def insert(
         attempts: at most, each from the cell's start.
         seed: of the starts, in a cell that draws them.
         options: handed to ``env.reset``.
+        tug: feel whether what the judge claims is held, and press it home again.
         told: called after each attempt.
 
     Returns:
         All attempts; the last one says whether the plug is in.
 
     Raises:
-        ValueError: ``attempts`` is less than 1.
-        StoppedError: the cell stopped for a person to look.
+        ValueError: ``attempts`` is less than 1, or the tug has no wrist force to feel.
+        StoppedError: the cell stopped for a person to look, or the plug could not be pulled out.
     """
     if attempts < 1:
         raise ValueError(f"attempts: expected at least 1, got {attempts}")
@@ -153,18 +179,65 @@ def insert(
         trajectory = rollout(
             env, learned.policy, policy_rng(start), seed=start, judge=judge, options=options, source="insertion"
         )
-        # Where the safety layer has backed off meanwhile, the plug is no longer where the picture saw it.
-        stays = trajectory.terminated and (not isinstance(env, SafeCell) or env.stay())
-        made.append(Attempt(trajectory, stays, max(judgement.probability for judgement in judge.history)))
+        probability = max(judgement.probability for judgement in judge.history)
+        why = _why_not(env, trajectory, judge, tug)
+        made.append(Attempt(trajectory, not why, probability, why))
         told(made[-1])
-        if stays:
+        if not why or has_slipped(trajectory):
             break
+    if isinstance(env, SafeCell) and not made[-1].inserted and env.config.retract:
+        env.extract()
     return made
+
+
+PRESS, PRESS_STEPS = 0.4, 3
+"""Downward action, and how often, after a tug has lifted the plug by as much."""
+
+
+def _why_not(env: gymnasium.Env[Any, Any], trajectory: Trajectory, judge: Judge, tug: TugConfig | None) -> str:
+    """Why the plug does not count as inserted; where it does, an own cell stays where it is."""
+    if has_slipped(trajectory):
+        return "it slipped in the fingers"
+    own = env if isinstance(env, SafeCell) else None
+    if own and own.cut_off:
+        return own.cut_off
+    if not trajectory.terminated:
+        return "by the robot's own reward"
+    if own and not trajectory.privileged.get("success", np.array([True]))[-1]:
+        return "the reward says so, the cell itself says that it is not"
+    if tug is not None:
+        if not tug_test(env, tug).held:
+            return "the reward says so, a tug that it is not held"
+        for _ in range(PRESS_STEPS):
+            action = np.zeros(env.action_space.shape or (3,), np.float32)
+            action[2] = -PRESS
+            observation = env.step(action)[0]
+        if not judge.observe(observation["image"]).above:
+            return "it was, until a tug"
+    if own and not own.stay():
+        return own.cut_off or "the robot is above a limit"
+    return ""
+
+
+def has_slipped(trajectory: Trajectory) -> bool:
+    """Whether the plug was dislodged in the fingers."""
+    return bool(np.any(trajectory.privileged.get("dislodged", False)))
 
 
 def _practice_of(practised: Path) -> dict[str, Any]:
     """The ``config.json`` of a finished practice."""
     if not (practised / "done.json").exists():
         raise FileNotFoundError(f"{practised} is not the folder of a finished practice; `lotj practice` makes one")
-    settings: dict[str, Any] = json.loads((practised / "config.json").read_text(encoding="utf-8"))
+    return _settings(practised)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return settings
+
+
+def _same_cell(one: str, other: str) -> bool:
+    """Whether two cells are the same, however the path to an own one is written."""
+    if is_own_cell(one) and is_own_cell(other):
+        return Path(one).resolve() == Path(other).resolve()
+    return one == other

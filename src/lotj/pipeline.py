@@ -226,7 +226,7 @@ def practise_unchecked(
     if not any(honours_scenarios(each) for each in robots):
         settings = replace(settings, scenario=OWN_STARTS)
     for each in robots:
-        _refuse_other_scale(store, action_scale(each))
+        refuse_other_scale(store, action_scale(each))
     job = Job(
         connector if is_own_cell(robot) else get_connector(connector),
         store.shape.height,
@@ -338,8 +338,8 @@ def evaluate_policy(
     return result
 
 
-def _refuse_other_scale(store: TrajectoryStore, now: list[float]) -> None:
-    """A policy's actions mean what they meant in its data: metres for an action of 1."""
+def refuse_other_scale(store: TrajectoryStore, now: list[float]) -> None:
+    """A policy's actions mean what they meant in its data: metres for an action of 1. Raises `ValueError`."""
     wanted = store.metadata.get("action_scale")
     if wanted is not None and wanted != now:
         raise ValueError(

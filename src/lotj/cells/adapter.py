@@ -323,3 +323,8 @@ def _of_info(info: Mapping[str, Any], path: str, default: Any) -> Any:
 def cell_folder(path: Path) -> Path:
     """Where a cell's calibrations are kept: beside its file."""
     return path.with_suffix("")
+
+
+def left_in(path: Path) -> Path:
+    """The file that says that a plug was left in this cell's socket (``SafeCell.stay``)."""
+    return cell_folder(path) / "left-in.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ def check_cell(
     steps: int = 20,
     told: Callable[[Finding], None] = lambda finding: None,
     env: Any = None,
+    left_in: Path | None = None,
 ) -> list[Finding]:
     """Look at a cell, in free space above the socket.
 
@@ -45,6 +47,7 @@ def check_cell(
         steps: of motion.
         told: each finding as it comes.
         env: the environment, where it is made already.
+        left_in: as for ``SafeCell``.
 
     Returns:
         All findings; a cell is fit where none of them is bad.
@@ -63,7 +66,7 @@ def check_cell(
         return findings
     try:
         cell = CellEnv(spec, connector, image_size=image_size, cameras=len(spec.images), env=env)
-        safe = SafeCell(cell)
+        safe = SafeCell(cell, left_in=left_in)
     except CellSpecError as error:
         add("environment", False, str(error))
         return findings

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from lotj.cells.adapter import Ask, CellEnv, cell_folder, make_env
+from lotj.cells.adapter import Ask, CellEnv, cell_folder, left_in, make_env
 from lotj.cells.calibration import Calibration, load_calibration
 from lotj.cells.safety import SafeCell
 from lotj.cells.spec import CellSpec, CellSpecError, load_cell
@@ -262,6 +262,7 @@ class _opened:
                 env=make_env(spec, connector),
             ),
             stop_file,
+            left_in=left_in(cell_file),
         )
 
     def __enter__(self) -> tuple[SafeCell, Calibration | None]:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import gymnasium
 
-from lotj.cells.adapter import Ask, CellEnv, cell_folder, make_env
+from lotj.cells.adapter import Ask, CellEnv, cell_folder, left_in, make_env
 from lotj.cells.calibration import load_calibration
 from lotj.cells.safety import SafeCell
 from lotj.cells.spec import load_cell
@@ -160,4 +160,4 @@ def open_cell(
         calibration=calibration,
         ask=ask,
     )
-    return SafeCell(cell, stop_file, ledger)
+    return SafeCell(cell, stop_file, ledger, left_in(path))

@@ -47,16 +47,23 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         cell: the cell; its file must declare the whole contract.
         stop_file: the robot stops as soon as this file exists.
         ledger: where the contact of the whole practice is kept, so that a restart does not forget it.
+        left_in: the file that says that the plug was left in the socket (``stay``).
 
     Raises:
         CellSpecError: a limit is not declared.
     """
 
-    def __init__(self, cell: CellEnv, stop_file: Path | None = None, ledger: Path | None = None) -> None:
+    def __init__(
+        self,
+        cell: CellEnv,
+        stop_file: Path | None = None,
+        ledger: Path | None = None,
+        left_in: Path | None = None,
+    ) -> None:
         cell.config.require_contract()
         super().__init__(cell)
         self.cell, self.config = cell, cell.config
-        self._stop_file, self._ledger = stop_file, ledger
+        self._stop_file, self._ledger, self._left_in = stop_file, ledger, left_in
         self._low, self._high = np.array(self.config.workspace_low), np.array(self.config.workspace_high)
         assert self.config.metres_per_unit is not None and self.config.rate_hz is not None
         self._metres, self._period = self.config.metres_per_unit, 1 / self.config.rate_hz
@@ -66,7 +73,8 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._practice_impulse = 0.0 if ledger is None or not ledger.exists() else float(_load(ledger)["impulse"])
         self._asked_to_stop = False
         self._moved = False
-        self._backed_off = False
+        self.cut_off = ""
+        """Why the present trial was cut off; empty where it was not."""
         self._stays = False
         self._handlers: dict[int, Any] = {}
 
@@ -99,6 +107,11 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
             JammedError: the plug could not be pulled out.
         """
         self._obey()
+        if self._left_in is not None and self._left_in.exists():
+            raise CellStoppedError(
+                f"{self.robot}: `lotj insert` left a plug in the socket and in the gripper, so nothing moves. Open the "
+                f"gripper and raise the tool, or pull the plug out by hand; then delete {self._left_in} and repeat"
+            )
         if self._moved and self.config.retract:
             self.extract()
         self._keep_ledger()
@@ -118,7 +131,8 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
             self._stop(
                 f"{self.robot} feels {excess} before it has moved; is the plug jammed, or the sensor not zeroed?"
             )
-        self._moved = self._backed_off = self._stays = False
+        self._moved = self._stays = False
+        self.cut_off = ""
         return observation, info
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -146,8 +160,7 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         if not why and self._trial_impulse > self.config.trial_impulse:
             why = f"{self._trial_impulse:.0f} N s of contact in this trial (limit {self.config.trial_impulse:g})"
         if why:
-            info["safety"] = why
-            self._backed_off = True
+            info["safety"] = self.cut_off = why
             self._back_off()
             if not (terminated or truncated) and self.cell.ask_when_cut_off(info):
                 reward, terminated = 1.0, True
@@ -201,17 +214,25 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
             return
         raise JammedError(
             f"{self.robot} pulled, but the plug came only {1e3 * (best - start):.1f} of {1e3 * (goal - start):.1f} mm "
-            f"(force {np.linalg.norm(self._reading.force):.1f} N). Free it by hand, then repeat the same command: "
-            "practice continues from the last trial"
+            f"(force {np.linalg.norm(self._reading.force):.1f} N). Free it by hand, then repeat the same command"
         )
 
     def stay(self) -> bool:
-        """The plug is in: leave the tool where it is when the cell is closed, until the next step or trial.
+        """The plug is in: leave the tool where it is when the cell is closed, unless it moves again before.
+
+        It is told to stay where it is first, so that it does not go on pressing. Nothing moves this cell afterwards
+        until a person has deleted ``left_in``: the plug is still held, and no trial can begin with it in the socket.
 
         Returns:
-            False where that cannot be, because the robot has backed off from its last step and is no longer there.
+            False where that cannot be: the robot has backed off from its last step, or is above a limit.
+
+        Raises:
+            CellStoppedError: somebody asked for a stop.
         """
-        self._stays = not self._backed_off and not self._excess(self.reading)
+        self._obey()
+        if not self.cut_off:
+            self._send(np.zeros(3, np.float32))
+            self._stays = not self._excess(self.reading)
         return self._stays
 
     def safe_pose(self) -> None:
@@ -253,6 +274,9 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Go to a safe pose, unless the plug shall stay in, and close the cell."""
         if not self._stays:
             self.safe_pose()
+        elif self._left_in is not None:
+            self._left_in.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._left_in, {"connector": self.connector, "tcp": self.reading.position.tolist()})
         self._keep_ledger()
         super().close()
 

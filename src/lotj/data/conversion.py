@@ -58,7 +58,9 @@ def to_trajectory(episode: Episode, config: ReadConfig, seed: int) -> Trajectory
         raise ForeignError("too-short", f"{n} observation and no next one")
     label = label[: length + 1]
     return Trajectory(
-        image=np.concatenate([resized(one[: length + 1], config.image_size, config.cameras) for one in images], axis=2),
+        image=np.concatenate(
+            [resized(one[: length + 1], config.image_size, config.cameras or 1) for one in images], axis=2
+        ),
         state=state[: length + 1],
         action=action[:length],
         reward=label[1:].astype(np.float32),
@@ -171,16 +173,18 @@ def _checked_images(episode: Episode, config: ReadConfig) -> list[NDArray[np.uin
     if len({n for n, _, _ in sizes}) > 1:
         told = ", ".join(f"{n} of {camera}" for camera, (n, _, _) in zip(episode.images, sizes))
         raise ForeignError("wrong-shape", f"expected as many images of each camera, got {told}")
-    _, width, height = sizes[0]
-    if len(images) == 1:
-        wide = config.image_size is None and not width % height
-        if width != height * config.cameras and (config.cameras > 1 or wide):
+    for _, width, height in sizes:
+        # A row of squares may be several cameras', or one wide picture: that is for a person to say.
+        row = width != height and not width % height and (config.image_size is None or config.cameras is None)
+        if width != height * (config.cameras or 1) and ((config.cameras or 1) > 1 or row):
             raise ForeignError(
                 "wrong-shape",
-                f"images are {width} x {height} px, {width / height:g} squares side by side, and {config.cameras} "
-                "camera(s) were said: give --cameras, or --image-size for the middle square of a single wide picture",
+                f"images are {width} x {height} px, {width / height:g} squares side by side, and "
+                f"{config.cameras or 'no number of'} camera(s) were said: give --cameras, which is 1 with --image-size "
+                "for the middle square of a single wide picture",
             )
-    elif config.image_size is None and (width != height or len(set(sizes)) > 1):
+    _, width, height = sizes[0]
+    if len(images) > 1 and config.image_size is None and (width != height or len(set(sizes)) > 1):
         told = ", ".join(f"{w} x {h} px of {camera}" for camera, (_, w, h) in zip(episode.images, sizes))
         raise ForeignError(
             "wrong-shape", f"expected squares of one size to put side by side, got {told}: give --image-size"

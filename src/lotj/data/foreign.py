@@ -65,9 +65,10 @@ class ReadConfig:
     acted_by: str = "imported"
     """who acted (our `source`), where the data does not say."""
     camera: tuple[str, ...] = ()
-    """which images to take, where there are several; two or more are put side by side in this order, as squares."""
-    cameras: int = later(1)
-    """how many cameras' square pictures stand side by side in an image as it was recorded."""
+    """which images to take, where there are several (after the source); two or more are put side by side in this order,
+    as squares: that of the cell's ``image``."""
+    cameras: int | None = later(None)
+    """how many cameras' square pictures stand side by side in an image as it was recorded; 1 for a single wide one."""
     image_size: int | None = None
     """centre crop to a square and resize to so many pixels; a store has one image size."""
     state: tuple[str, ...] = ()
@@ -88,9 +89,9 @@ class ReadConfig:
             raise ValueError(f"image_size: expected at least 1 pixel, got {self.image_size}; 64 is usual")
         if not (np.isfinite(self.action_scale) and self.action_scale):
             raise ValueError(f"action_scale: expected a finite factor, not 0, got {self.action_scale}")
-        if self.cameras < 1:
+        if self.cameras is not None and self.cameras < 1:
             raise ValueError(f"cameras: expected at least 1, got {self.cameras}")
-        if len(self.camera) > 1 and self.cameras > 1:
+        if len(self.camera) > 1 and (self.cameras or 1) > 1:
             raise ValueError(
                 f"cameras: expected 1 where several images are named ({', '.join(self.camera)}), got {self.cameras}; "
                 "it is for data that has the pictures side by side already: leave it out"

@@ -66,9 +66,8 @@ def import_into(
         known = store.metadata.get(key)
         before = store.counts.get(key, 0)
         if known is not None and (before or known["complete"]):
-            told = known["options"]
-            # Not given is not given, however a version before said so.
-            differ = ", ".join(sorted(name for name in options if (told.get(name) or None) != (options[name] or None)))
+            told, asked = _said(known["options"]), _said(options)
+            differ = ", ".join(sorted(name for name in options if told.get(name) != asked.get(name)))
             if differ:
                 raise ValueError(
                     f"{path} holds an import of this data ({known['name']}) with another {differ}; repeat it with the "
@@ -84,6 +83,7 @@ def import_into(
             "episodes": source.count,
             "complete": False,
         }
+        _same_order(store, config)
         if not before:
             store.set_metadata(key, record)
         skipped: Counter[str] = Counter()
@@ -131,6 +131,24 @@ def episode_seed(digest: str, number: int) -> int:
 def name_of(item: Item, number: int) -> str:
     """What to call an item in a message."""
     return f"trajectory {number}" if isinstance(item, Trajectory) else item.name
+
+
+def _said(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that were given, however a version before wrote them down: one camera as a word, none as null or 1."""
+    camera = options.get("camera")
+    plain = {**options, "camera": [camera] if isinstance(camera, str) else camera}
+    return {name: value for name, value in plain.items() if value and (name, value) != ("cameras", 1)}
+
+
+def _same_order(store: TrajectoryStore, config: ReadConfig) -> None:
+    """Raise `ValueError` where the store holds pictures of the same cameras in another order."""
+    for name, value in store.metadata.items():
+        held = _said(value["options"]).get("camera", []) if name.startswith("import/") else []
+        if sorted(held) == sorted(config.camera) and held != list(config.camera):
+            raise ValueError(
+                f"{store.path} holds an import ({value['name']}) with --camera {' '.join(held)}, now it is "
+                f"{' '.join(config.camera)}: the pictures would change sides; name them in the same order"
+            )
 
 
 def _append(store: TrajectoryStore, trajectory: Trajectory, nth: tuple[str, int], config: ReadConfig) -> None:

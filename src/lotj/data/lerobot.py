@@ -161,7 +161,7 @@ def _episode(
     done = arrays.get("next.terminated", arrays.get("next.done"))
     return Episode(
         name=name,
-        images={camera: _pixels(each) for camera, each in frames.items()},
+        images={camera: _pixels(each, camera) for camera, each in frames.items()},
         action=arrays["action"][:steps].reshape(steps, -1),
         state=np.concatenate(states, axis=1) if states else None,
         reward=None if reward is None else reward.reshape(len(reward), -1)[:steps, 0],
@@ -201,17 +201,17 @@ def _trajectory(path: Path, frames: Any, rows: Mapping[str, list[Any]]) -> Traje
     )
 
 
-def _pixels(frames: Any) -> NDArray[Any]:
+def _pixels(frames: Any, what: str = "images") -> NDArray[Any]:
     """(N, H, W, 3) of encoded images or of a stretch of video."""
     if isinstance(frames, _Video):
         return frames.read()
     if frames is None or not all(isinstance(frame, dict) and frame.get("bytes") for frame in frames):
-        raise ForeignError("unreadable", "images: expected encoded bytes in the Parquet files")
+        raise ForeignError("unreadable", f"{what}: expected encoded bytes in the Parquet files")
     pictures: list[NDArray[Any]] = []
     for frame in frames:
         with Image.open(io.BytesIO(frame["bytes"])) as picture:
             pictures.append(np.array(picture.convert("RGB"), np.uint8))
-    return stacked(pictures, "images")
+    return stacked(pictures, what)
 
 
 class _Video:
@@ -238,7 +238,9 @@ class _Video:
                 if len(frames) == wanted:
                     break
         if len(frames) != wanted:
-            raise ForeignError("wrong-shape", f"{file.name}: expected {wanted} frames, got {len(frames)}")
+            raise ForeignError(
+                "wrong-shape", f"{self.camera}, {file.name}: expected {wanted} frames, got {len(frames)}"
+            )
         return np.stack(frames)
 
     def _row(self) -> dict[str, Any]:

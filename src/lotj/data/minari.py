@@ -180,7 +180,7 @@ def _episode(group: Any, name: str, config: ReadConfig) -> Episode:
     success = flag_named(flags, config.success, "infos/success")
     return Episode(
         name=name,
-        images={key: _pixels(pictures[key]) for key in cameras},
+        images={key: _pixels(pictures[key], key) for key in cameras},
         action=action[()],
         state=np.concatenate([s.reshape(len(s), -1) for s in states], axis=1) if states else None,
         reward=group["rewards"][()] if "rewards" in group else None,
@@ -209,7 +209,7 @@ def _is_jpeg(data: Any) -> bool:
     return len(data) > 0 and bytes(data[0][:2]) == b"\xff\xd8"
 
 
-def _pixels(data: Any) -> NDArray[Any]:
+def _pixels(data: Any, what: str) -> NDArray[Any]:
     if not _is_jpeg(data):
         pixels: NDArray[Any] = data[()]
         return pixels
@@ -217,4 +217,4 @@ def _pixels(data: Any) -> NDArray[Any]:
     for row in data[()]:
         with Image.open(io.BytesIO(bytes(row))) as picture:
             pictures.append(np.asarray(picture))
-    return stacked(pictures, "images")
+    return stacked(pictures, what)

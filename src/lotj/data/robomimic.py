@@ -71,6 +71,8 @@ def _episode(group: Any, name: str, config: ReadConfig) -> Episode:
     missing = [key for key in keys if key not in obs]
     if missing:
         raise ForeignError("wrong-shape", f"no state {missing[0]!r}; the data has {', '.join(sorted(obs))}")
+    # Where the last observation lacks one of them, it is not recorded.
+    next_obs = next_obs if all(key in next_obs for key in (*cameras, *keys)) else {}
     states = [_observed(obs, next_obs, key) for key in keys]
     return Episode(
         name=name,

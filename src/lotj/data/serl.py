@@ -137,9 +137,13 @@ def _episode(trial: list[Mapping[str, Any]], name: str, config: ReadConfig) -> E
         raise ForeignError("wrong-shape", f"no state {missing[0]!r}; the data has {', '.join(sorted(first))}")
 
     def observed(key: str) -> list[NDArray[Any]]:
-        return [_flat(t["observations"])[key] for t in trial] + [_flat(trial[-1]["next_observations"])[key]]
+        seen = [_flat(t["observations"]) for t in trial] + [_flat(trial[-1]["next_observations"])]
+        for step, one in enumerate(seen):
+            if key not in one:
+                raise ForeignError("wrong-shape", f"observation {step} has no {key!r}, it has {', '.join(sorted(one))}")
+        return [one[key] for one in seen]
 
-    images = {key: stacked([_unstacked(image, 3) for image in observed(key)], "images") for key in cameras}
+    images = {key: stacked([_unstacked(image, 3) for image in observed(key)], key) for key in cameras}
     states = [stacked([np.ravel(value) for value in observed(key)], key) for key in keys]
     each = {key: [t[key] for t in trial] for key in trial[0] if key not in ("observations", "next_observations")}
     scalars = {key: np.ravel(v) for key, v in each.items() if all(np.size(x) == 1 for x in v) and key != "infos"}
