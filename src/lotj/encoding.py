@@ -26,6 +26,10 @@ from lotj.files import to_json
 from lotj.offline import Known
 
 
+BATCH = 128
+"""Frames encoded at once: larger batches leave the processor's cache (``results/encoding.json``)."""
+
+
 @dataclass(frozen=True)
 class FeatureConfig:
     """The cache of frozen features of the offline data."""
@@ -131,7 +135,7 @@ def _encode_all(
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.npy")
         feature = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-    for rows in _chunks(dataset.frames, 512):
+    for rows in _chunks(dataset.frames, BATCH):
         image = dataset.frame_images(rows)
         for view in range(config.views):
             feature[rows[0] : rows[-1] + 1, view] = learner.encode(augment(image, generator)).cpu().half().numpy()

@@ -291,7 +291,7 @@ def transition_weights(
     critic: CriticNetwork,
     config: PolicyConfig,
     rows: NDArray[np.int64] | None = None,
-    chunk: int = 256,
+    chunk: int = 128,
 ) -> Tensor:
     """Eq. 3's weight (N,) of the transitions ``rows`` (N,) of a data set; of all of them by default."""
     device = next(critic.parameters()).device

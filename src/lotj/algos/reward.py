@@ -21,7 +21,7 @@ from lotj.nets.bottleneck import Bottleneck, BottleneckConfig, BottleneckOutput
 from lotj.nets.encoder import Encoder, EncoderConfig
 from lotj.nets.heads import mlp
 
-CHUNK = 256
+CHUNK = 128
 """Images encoded at once by ``RewardModel``."""
 
 
