@@ -25,7 +25,6 @@ from lotj.data.store import TrajectoryStore
 from lotj.files import to_json
 from lotj.offline import Known
 
-
 BATCH = 128
 """Frames encoded at once: larger batches leave the processor's cache (``results/encoding.json``)."""
 
