@@ -62,6 +62,7 @@ def test_a_misspelt_connector_is_answered_with_the_nearest(run, capsys):
         (["train"], "collect one"),
         (["practice", "--connector", "europlug"], "lotj train"),
         (["evaluate", "--connector", "europlug"], "lotj train"),
+        (["insert", "--connector", "europlug"], "lotj train"),
         (["report"], "lotj train"),
     ],
 )

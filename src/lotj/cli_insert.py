@@ -70,10 +70,10 @@ def insert(
     if cell is not None:
         preset = replace(preset, robot=str(cell))
     name = identify(connector, preset.robot).name
-    with TrajectoryStore(store_path(run)) as store:
-        refuse_other_scale(store, action_scale(preset.robot))
     chosen = None if offline else practised or practice_of(run, name, preset.robot)
     learned = load_learned(run, chosen)
+    with TrajectoryStore(store_path(run)) as store:
+        refuse_other_scale(store, action_scale(preset.robot))
     say(f"{name}: the offline policy acts" if chosen is None else f"{name}: {chosen}")
     if learned.about["diagnostic"]:
         console.print("[yellow]Diagnostic: this policy practised with ground truth as the reward.[/]")

@@ -40,9 +40,9 @@ def evaluate_stage(
 ) -> dict[str, Any]:
     """Evaluate the offline policy, or the one that a practice in ``practised`` left. Returns the evaluation as JSON."""
     torch.set_num_threads(preset.threads)
+    learned = load_learned(run_root, practised, known)
     with TrajectoryStore(store_path(run_root)) as store:
         refuse_other_scale(store, action_scale(preset.robot))
-    learned = load_learned(run_root, practised, known)
     name = identify(connector, preset.robot).name
     who = learned.name + (f"-{robot_name(preset.robot)}" if is_own_cell(preset.robot) else "")
     size = f"s{preset.evaluate.seed}-n{preset.evaluate.trials}" + ("-redteam" if learned.red_teamed else "")
