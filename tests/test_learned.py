@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -185,6 +186,15 @@ def test_with_a_guard_what_the_judge_claims_must_be_held() -> None:
     assert made.inserted
     lifted = 0.01 * (tug.lift * tug.lift_steps)
     assert held.position[2] == pytest.approx(0.02 + lifted - 0.01 * PRESS * PRESS_STEPS)
+
+
+def test_a_limit_ends_the_tug_and_the_press() -> None:
+    """Sideways it resists above the limit: the robot backs off, and does not press down again."""
+    held = Socket(True)
+    (made,) = own(held, believing(2, 0.0, 0.0, -0.5), tug=TugConfig(), spec={"force": 5.0})
+    assert "a force of" in made.why and not made.inserted
+    down = [before[2] - after[2] for before, after in pairwise(held.visited)]
+    assert not np.isclose(down, 0.01 * PRESS).any()
 
 
 def test_a_held_plug_that_is_no_longer_seen_as_in_fails() -> None:

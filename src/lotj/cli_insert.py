@@ -134,8 +134,9 @@ def _next(run: Path, connector: str, name: str, cell: Path | None, about: Any, p
     from lotj import cli_guard
 
     if about["practised"] == name:
-        seed = preset.seed + 1
-        again = cli_guard.command(run, connector, None, None, None, None, seed, False, cell)
+        seed = preset.seed + len(list((run / "practice" / name).iterdir()))
+        guard = None if about["guard"] == "off" else about["guard"]
+        again = cli_guard.command(run, connector, guard, about["recipe"], None, None, seed, False, cell)
         return f"Look at its practice: lotj report --run {shlex.quote(str(run))}; or practise anew: {again}"
     known = preset.split()
     if name in (*known.train, *known.validation):

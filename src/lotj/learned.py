@@ -209,6 +209,8 @@ def _why_not(env: gymnasium.Env[Any, Any], trajectory: Trajectory, judge: Judge,
         if not tug_test(env, tug).held:
             return "the reward says so, a tug that it is not held"
         for _ in range(PRESS_STEPS):
+            if own and own.cut_off:
+                return own.cut_off
             action = np.zeros(env.action_space.shape or (3,), np.float32)
             action[2] = -PRESS
             observation = env.step(action)[0]
