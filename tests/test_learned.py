@@ -191,7 +191,9 @@ def test_with_a_guard_what_the_judge_claims_must_be_held() -> None:
 def test_a_limit_ends_the_tug_and_the_press() -> None:
     """Sideways it resists above the limit: the robot backs off, and does not press down again."""
     held = Socket(True)
-    (made,) = own(held, believing(2, 0.0, 0.0, -0.5), tug=TugConfig(), spec={"force": 5.0})
+    (made,) = own(
+        held, believing(2, 0.0, 0.0, -0.5), tug=TugConfig(), spec={"force": 5.0, "workspace_high": (0.05, 0.05, 0.3)}
+    )
     assert "a force of" in made.why and not made.inserted
     down = [before[2] - after[2] for before, after in pairwise(held.visited)]
     assert not np.isclose(down, 0.01 * PRESS).any()
