@@ -85,3 +85,18 @@ def test_a_cached_practice_reads_no_image(
     monkeypatch.setattr(TrajectoryStore, "read_images", read)
     monkeypatch.setattr(TrajectoryStore, "read_trajectory_images", read)
     assert np.array_equal(encode(tiny_run, offline, path), first)
+
+
+def test_other_settings_have_a_cache_of_their_own(tiny_run: Path) -> None:
+    """Trying settings does not encode the run's frames anew; settings of practice alone share its cache."""
+    usual = load_preset(tiny_run).practice
+    path = stages.features_path(tiny_run, usual)
+    views, components = (
+        replace(usual, features=replace(usual.features, views=7)),
+        replace(usual, ensemble=replace(usual.ensemble, components=7)),
+    )
+    discount = replace(usual, ensemble=replace(usual.ensemble, discount=0.5))
+    assert path.name == "ensemble.safetensors" == stages.features_path(tiny_run, discount).name
+    assert len({path, *(stages.features_path(tiny_run, other) for other in (views, components))}) == 3
+    paper = replace(usual, recipe="iql", ensemble=components.ensemble)
+    assert stages.features_path(tiny_run, paper).name == "iql.safetensors"

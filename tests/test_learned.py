@@ -318,6 +318,31 @@ def test_the_command(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert left.value.code == 2 and "ends in .mp4 or .webp" in capsys.readouterr().err
 
 
+def test_the_command_judges_as_the_reward_was_found_to_deserve(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a practice, the rule of the answer that was asked before one, and its warning."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    rules: list[SuccessRule] = []
+
+    def inserts(env: Any, who: Learned, attempts: int, seed: int, options: Any, tug: Any, told: Any) -> None:
+        rules.append(who.offline.rule)
+        told(Attempt(insert(Counter(), learned([11]), 1, 0)[0].trajectory, True, 0.9, ""))
+
+    insert_here = ["insert", "--run", str(run), "--connector", "hdmi-a"]
+    monkeypatch.setattr("lotj.learned.insert", inserts)
+    cli.main(insert_here)
+    assert "not trusted" not in capsys.readouterr().out
+    preset = load_preset(run)
+    path = demo.preflight_path(preset, run, "hdmi-a", preset.practice.preflight.presses, preset.seed)
+    answer = {"go": False, "reason": "it likes [what] it sees", "rule": {"threshold": 0.123, "frames": 4}}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(answer))
+    cli.main(insert_here)
+    assert "The reward is not trusted here: it likes [what] it sees" in capsys.readouterr().out
+    assert rules == [load_learned(run).offline.rule, SuccessRule(0.123, 4)]
+
+
 def test_the_command_when_it_is_in(
     tiny_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

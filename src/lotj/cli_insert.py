@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,8 @@ def insert(
     learned = load_learned(run, chosen)
     with TrajectoryStore(store_path(run)) as store:
         refuse_other_scale(store, action_scale(preset.robot))
+    if chosen is None:
+        learned = _as_asked(learned, preset, run, name)
     say(f"{name}: the offline policy acts" if chosen is None else f"{name}: {chosen}")
     if learned.about["diagnostic"]:
         console.print("[yellow]Diagnostic: this policy practised with ground truth as the reward.[/]")
@@ -100,6 +103,20 @@ def insert(
     finally:
         if film is not None and made:
             _film(film, made, learned)
+
+
+def _as_asked(learned: Any, preset: Any, run: Path, name: str) -> Any:
+    """The offline policy judged as the reward was found to deserve on this connector, where that was asked."""
+    from lotj.demo import preflight_path
+    from lotj.judge import SuccessRule
+
+    path = preflight_path(preset, run, name, preset.practice.preflight.presses, preset.seed)
+    if not path.exists():
+        return learned
+    answer = json.loads(path.read_text(encoding="utf-8"))
+    if not answer["go"]:
+        console.print(f"[yellow]The reward is not trusted here: {escape(answer['reason'])}[/]")
+    return learned._replace(offline=replace(learned.offline, rule=SuccessRule(**answer["rule"])))
 
 
 def _verdict(attempt: Any) -> str:

@@ -247,14 +247,19 @@ def keep_stage(run_root: Path, practised: Path) -> tuple[Path, Kept]:
     return library, kept
 
 
+def preflight_path(preset: Preset, run_root: Path, name: str, presses: int, seed: int) -> Path:
+    """Where the answer about a connector in the preset's cell is kept."""
+    marks = "-redteam" if is_red_teamed(run_root) else ""
+    marks += f"-{robot_name(preset.robot)}" if is_own_cell(preset.robot) else ""
+    return run_root / "preflight" / f"{name}{marks}-s{seed}-n{presses}.json"
+
+
 def preflight_stage(
     preset: Preset, run_root: Path, known: Known, connector: str, config: PreflightConfig, seed: int
 ) -> dict[str, Any]:
     """Ask whether the reward may be trusted on a connector; the answer is kept in the run folder, and reused."""
     name = identify(connector, preset.robot).name
-    marks = "-redteam" if is_red_teamed(run_root) else ""
-    marks += f"-{robot_name(preset.robot)}" if is_own_cell(preset.robot) else ""
-    path = run_root / "preflight" / f"{name}{marks}-s{seed}-n{config.presses}.json"
+    path = preflight_path(preset, run_root, name, config.presses, seed)
     asked = {"connector": name, "seed": seed, "config": to_json(config), **to_json(described(connector))}
     if not path.exists():
         torch.set_num_threads(preset.threads)

@@ -6,6 +6,7 @@ A run folder holds one offline phase and any number of practices on connectors t
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -36,7 +37,7 @@ from lotj.cells.opening import (
 from lotj.data.store import TrajectoryStore
 from lotj.encoding import Cache, FeatureConfig, offline_features
 from lotj.evaluate import EvaluateConfig, Evaluation, TrialLog, evaluate
-from lotj.files import write_json
+from lotj.files import to_json, write_json
 from lotj.fleet import Cells
 from lotj.guard import GuardConfig
 from lotj.judge import Judge, SuccessRule
@@ -137,8 +138,17 @@ def make_learner(config: RecipeConfig, offline: Offline, seed: int) -> Learner:
 def feature_cache(path: Path, config: RecipeConfig, offline: Offline) -> Cache:
     """The cache of a recipe's frozen features, told from those of other networks."""
     encoders = (offline.policy.encoder, offline.critic.q_encoder, offline.critic.v_encoder)
-    components = config.ensemble.components if config.recipe == "ensemble" else 0
-    return Cache(path, f"{config.recipe} {components} {_digest(*(encoder.state_dict() for encoder in encoders))}")
+    weights = _digest(*(encoder.state_dict() for encoder in encoders))
+    return Cache(path, f"{config.recipe} {_components(config)} {weights}")
+
+
+def encoding_settings(config: RecipeConfig) -> str:
+    """All of a recipe that decides what its frozen features are, as JSON."""
+    return json.dumps({"features": to_json(config.frozen), "components": _components(config)}, sort_keys=True)
+
+
+def _components(config: RecipeConfig) -> int:
+    return config.ensemble.components if config.recipe == "ensemble" else 0
 
 
 def _digest(*states: Mapping[str, Any]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,10 +23,11 @@ from lotj.parallel import beside
 from lotj.pipeline import (
     Offline,
     RecipeConfig,
+    encoding_settings,
     feature_cache,
     make_learner,
 )
-from lotj.presets import Preset
+from lotj.presets import Preset, load_preset
 from lotj.redteam import is_red_teamed, reward_folder
 from lotj.report.html import Extras, write_report
 from lotj.report.records import PracticeRecord
@@ -154,8 +157,11 @@ def encode_offline(
 
 
 def features_path(run_root: Path, recipe: RecipeConfig) -> Path:
-    """Where a run keeps a recipe's frozen features."""
-    return run_root / "features" / f"{recipe.recipe}.safetensors"
+    """Where a run keeps a recipe's frozen features; those of other settings than the run's own are kept beside them."""
+    usual = replace(load_preset(run_root).practice, recipe=recipe.recipe)
+    asked = encoding_settings(recipe)
+    mark = "" if asked == encoding_settings(usual) else f"-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+    return run_root / "features" / f"{recipe.recipe}{mark}.safetensors"
 
 
 def report_stage(preset: Preset, run_root: Path, known: Known, folders: list[Path]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -22,11 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotj.cells.adapter import CellEnv, Reading
+from lotj.cells.freshness import Freshness
 from lotj.files import write_json
 from lotj.types import StoppedError
-
-MOVED = 2e-4
-"""m: the tool has moved, and a camera that sees must tell."""
 
 
 class CellStoppedError(StoppedError):
@@ -68,7 +66,7 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         assert self.config.metres_per_unit is not None and self.config.rate_hz is not None
         self._metres, self._period = self.config.metres_per_unit, 1 / self.config.rate_hz
         self._reading: Reading | None = None
-        self._fresh = _Freshness(self.config.stale_images)
+        self._fresh = Freshness(self.config.stale_images)
         self._trial_impulse = 0.0
         self._practice_impulse = 0.0 if ledger is None or not ledger.exists() else float(_load(ledger)["impulse"])
         self._asked_to_stop = False
@@ -116,7 +114,7 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
             self.extract()
         self._keep_ledger()
         self._trial_impulse = 0.0
-        self._fresh = _Freshness(self.config.stale_images)
+        self._fresh = Freshness(self.config.stale_images)
         with self._answering("reset"):
             observation, info = self.env.reset(seed=seed, options=options)
         self._reading = self._checked(info["reading"])
@@ -339,26 +337,6 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         if self._ledger is not None and math.isfinite(self.config.practice_impulse):
             self._ledger.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._ledger, {"impulse": self._practice_impulse})
-
-
-class _Freshness:
-    """Counts identical pictures in a row while the tool moved; where it rests, a picture may stay the same."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._last: dict[int, tuple[NDArray[np.uint8], NDArray[np.float64], int]] = {}
-
-    def saw(self, images: Sequence[NDArray[np.uint8]], position: NDArray[np.float64]) -> bool:
-        """Whether every camera still seems to see."""
-        if not self._limit:
-            return True
-        for camera, image in enumerate(images):
-            last, where, same = self._last.get(camera, (None, position, 1))
-            if last is None or not np.array_equal(image, last):
-                self._last[camera] = image, position, 1
-            elif np.linalg.norm(position - where) > MOVED:
-                self._last[camera] = image, position, same + 1
-        return all(same < self._limit for _, _, same in self._last.values())
 
 
 def _load(path: Path) -> Any:
