@@ -682,7 +682,7 @@ def test_a_run_sees_by_the_cameras_that_its_cell_has(
     assert len(load_cell(path).images) == 1
     shutil.copytree(cell_folder(fixed), cell_folder(path))
     run = tmp_path / "run"
-    command = ["collect", "--run", str(run), "--cell", str(path), "--no-confirm", "--connectors", "usb-a", *asked]
+    command = ["collect", "--run", str(run), "--cell", str(path), "--no-confirm", "--connector", "usb-a", *asked]
     if cameras is None:
         with pytest.raises(SystemExit) as ended:
             cli.main([*command, "debug", "--trajectories", "1"])

@@ -554,7 +554,7 @@ def test_a_missing_library_names_the_extra(
     server: MockServer, monkeypatch: pytest.MonkeyPatch, module: str, source: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError, match=r"pip install 'lotj\[cameras\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '.\[cameras\]'"):
         rehearse(server, cameras={"wrist_1": source}).reset(seed=0)
 
 

@@ -16,6 +16,7 @@ import pytest
 from lotj import cli, cli_guard, demo, stages
 from lotj import collect as collecting
 from lotj.cells.safety import CellStoppedError
+from lotj.cli_practice import print_preflight
 from lotj.collect import as_recorded
 from lotj.data.store import TrajectoryStore
 from lotj.files import to_json, write_json
@@ -43,6 +44,12 @@ def run(tmp_path):
     """A run folder in which nothing has been done."""
     write_json(tmp_path / "preset.json", to_json(PRESETS["debug"]))
     return tmp_path
+
+
+def begin(run):
+    """Something has been collected there."""
+    stages.store_path(run).parent.mkdir(exist_ok=True)
+    stages.store_path(run).touch()
 
 
 def test_brackets_survive_in_messages(run, capsys):
@@ -105,7 +112,7 @@ def test_what_would_be_ignored_is_refused(run, capsys):
     """A guard over ground truth, and a clamp's connectors where there is no cell of one's own."""
     command = ["practice", "--run", str(run), "--connector", "europlug", "--reward", "ground-truth", "--guard", "gate"]
     assert "needs no guard" in refused(command, capsys)
-    assert "--known" in refused(["collect", "--run", str(run), "--connectors", "rj45"], capsys)
+    assert "--known" in refused(["collect", "--run", str(run), "--connector", "rj45"], capsys)
 
 
 def test_the_next_command_says_all_that_this_one_said():
@@ -134,14 +141,105 @@ def test_not_a_run_folder(tmp_path, capsys):
 
 def test_a_folder_keeps_to_its_preset(run, capsys):
     """Settings other than those a run was begun with are refused, naming the differing ones; nothing is overwritten."""
+    begin(run)
     held = (run / "preset.json").read_text()
     message = refused(["collect", "--run", str(run), "debug", "--trajectories", "9"], capsys)
     assert "trajectories was 8 and is 9 now" in message and str(run) in message
     assert (run / "preset.json").read_text() == held
 
 
+def test_a_folder_in_which_nothing_was_collected_takes_other_settings(tmp_path, monkeypatch, capsys):
+    """What is refused leaves no folder behind, and the corrected command is not held to the mistake."""
+    monkeypatch.setattr("lotj.speed.measure", lambda preset: Speed(10.0, 1000.0, 2600.0))
+    run = tmp_path / "run"
+    command = ["collect", "debug", "--run", str(run), "--workers", "1"]  # options of collect on either side
+    assert "did you mean 'usb-a'" in refused([*command, "--known", "usb-aa"], capsys)
+    with pytest.raises(ValueError, match="--trajectories 0: expected at least 1"):
+        replace(PRESETS["debug"], trajectories=0)
+    assert "--cameras 0: expected at least 1" in refused([*command, "--cameras", "0"], capsys)
+    assert not run.exists()
+    run.mkdir()
+    write_json(run / "preset.json", to_json(PRESETS["desk"]))
+    cli.main([*command, "--known", "usb-a", "--trajectories", "1"])
+    assert load_preset(run).name == "debug" and stages.collected_stage(run).trajectories == 1
+
+
+@pytest.mark.parametrize("damage", ["", "{", "{}", "[1]"])
+def test_a_damaged_run_folder_is_named(run, capsys, damage):
+    """Neither a parser's words nor silent defaults."""
+    (run / "preset.json").write_text(damage)
+    message = refused(["train", "--run", str(run)], capsys)
+    assert f"{run / 'preset.json'} is damaged" in message and "begin another run" in message
+
+
+def test_a_folder_inside_a_run_is_no_run(run, capsys):
+    """Did you mean."""
+    assert f"did you mean {run}?" in refused(["train", "--run", str(run / "data")], capsys)
+    assert f"its store is {stages.store_path(run)}" in refused(["data", "validate", str(run)], capsys)
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest(capsys):
+    """Of one word and of two; the group's other commands where it has any."""
+    assert "'practise' (did you mean 'practice'?); lotj --help" in refused(["practise", "--run", "x"], capsys)
+    assert "'cell chek' (did you mean 'cell check'?); cell new, cell check" in refused(["cell", "chek"], capsys)
+    assert "did you mean 'connectors show'" in refused(["connectors", "shwo", "rj45"], capsys)
+
+
+@pytest.mark.parametrize("asked", [[], ["--help"], ["-h"], ["cell"], ["tables", "--help"]])
+def test_the_list_of_commands(asked, capsys):
+    """All of them, or a group, each once."""
+    cli.main(asked)
+    told = capsys.readouterr().out
+    group = "" if not asked or asked[0].startswith("-") else asked[0]
+    for name in cli.COMMANDS:
+        assert (f"\n  {name}  " in f"\n{told}") == name.startswith(group)
+
+
+def test_the_version(capsys):
+    cli.main(["--version"])
+    assert capsys.readouterr().out.startswith("lotj 0.")
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_speaks_of_options_not_of_python(command, capsys):
+    """How a command is typed, and nothing that is called None."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command.split(), "--help"])
+    told = capsys.readouterr().out
+    assert ended.value.code == 0 and f"usage: lotj {command} " in told
+    own = told.split("stage options")[0]
+    assert "{None}" not in own and "{None," not in own and "default: None" not in own
+
+
+def test_what_is_no_practice_is_told_before_anything_moves(run, capsys):
+    """A mistyped folder is not noticed after the offline policy's trials."""
+    message = refused(["evaluate", "--run", str(run), "--connector", "rj45", "--practised", "nope"], capsys)
+    assert "nope is not the folder of a finished practice; `lotj practice` makes one" in message
+    message = refused(["practice", "--run", str(run), "--connector", "rj45", "--cells", "sawyer-c"], capsys)
+    assert "--cells sawyer-c: expected sawyer-a, sawyer-b or the TOML file" in message
+
+
+def test_a_folder_in_place_of_a_file(run, capsys, tmp_path):
+    """Named as what it is."""
+    command = ["data", "import", "x", "--into", str(tmp_path)]
+    assert "is a folder, expected a store's file" in refused(command, capsys)
+    assert "leave one of them out" in refused([*command, "--run", str(run)], capsys)
+    assert "is a folder, expected a cell's TOML file" in refused(["cell", "check", "--cell", str(tmp_path)], capsys)
+    assert "has no page with" in refused(["tables", "render", "--docs", str(tmp_path)], capsys)
+
+
+def test_a_check_that_a_silent_reward_passes_is_no_plain_go(capsys):
+    """A rule that finds no success is fooled by nothing."""
+    answer = {"presses": 20, "go": True, "reason": "0 of 20", "interval": [0.0, 0.17], "nearest": []}
+    for recall, word in ((0.9, "Go:"), (0.1, "Go, but unsure:"), (None, "Go:")):
+        print_preflight({**answer, "recall": recall, "config": {"recall": 0.5}})
+        told = capsys.readouterr().out
+        assert told.startswith(word) and ("never be paid" in told) == (word != "Go:")
+
+
 def test_a_run_may_practise_further_connectors(run):
     """What is practised does not change what was trained: such a preset is accepted, and the folder then says so."""
+    begin(run)
     further = replace(PRESETS["debug"], practise_on=("europlug",))
     assert cli._claim(run, further) == run
     assert json.loads((run / "preset.json").read_text())["practise_on"] == ["europlug"]
@@ -316,6 +414,7 @@ def test_cameras_that_the_wrist_has_not_are_refused_before_a_folder_is_made(tmp_
 
 def test_a_folder_of_another_number_of_cameras_says_which(run, capsys):
     """And how to go on with it."""
+    begin(run)
     with pytest.raises(SystemExit):
         cli.main(["collect", "--run", str(run), "--cameras", "1", "debug"])
     assert "sees by 2 camera(s): --cameras 2" in " ".join(capsys.readouterr().err.split())

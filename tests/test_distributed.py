@@ -321,7 +321,7 @@ def test_a_killed_node_costs_its_tasks_only(nodes: Nodes, tmp_path: Path) -> Non
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line that mends it."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match=r"pip install 'lotj\[ray\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '.\[ray\]'"):
         list(in_workers(square, [1], RayCluster()))
 
 

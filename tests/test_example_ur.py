@@ -247,7 +247,7 @@ def test_what_cannot_be_is_refused(ur: FakeUr, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(RuntimeError, match="no UR robot answers at robot"):
         make().reset()
     monkeypatch.setitem(sys.modules, "rtde_control", None)
-    with pytest.raises(ValueError, match=r"pip install 'lotj\[ur\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '.\[ur\]'"):
         make().reset()
 
 

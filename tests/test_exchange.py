@@ -103,7 +103,7 @@ def test_lerobot_rows_are_what_they_say(tmp_path: Path) -> None:
 
 def test_minari_opens_the_export(tmp_path: Path) -> None:
     """The real package iterates over it and finds images, actions, rewards and infos unchanged."""
-    minari = pytest.importorskip("minari", reason="minari is not installed: pip install 'lotj[minari]'")
+    minari = pytest.importorskip("minari", reason="minari is not installed: pip install -e '.[minari]'")
     pytest.importorskip("h5py")
     written = [make_trajectory(i, length=i + 1) for i in range(2)]
     export(write(tmp_path / "a.sqlite", written), "minari", tmp_path / "out")

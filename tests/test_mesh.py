@@ -275,7 +275,7 @@ def test_a_missing_extra_says_what_to_install(folder: Path, monkeypatch: pytest.
     """Without the packages a meshed connector is refused with the line that installs them."""
     connector = get_connector(str(folder / "peg.toml"))
     monkeypatch.setitem(sys.modules, "trimesh", None)
-    with pytest.raises(ConnectorError, match=r"pip install 'lotj\[mesh\]'"):
+    with pytest.raises(ConnectorError, match=r"pip install -e '.\[mesh\]'"):
         read(connector)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from lotj import stages
 from lotj.data.store import TrajectoryStore
+from lotj.files import to_json, write_json
 from lotj.offline import Known
 from lotj.presets import PRESETS
 from lotj.redteam import SOURCE, Attack, RedTeamConfig, halves, is_red_teamed, red_team, reward_folder
@@ -48,6 +49,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Attac
     """A debug run, trained and red-teamed once."""
     run = tmp_path_factory.mktemp("run")
     known = DEBUG.split()
+    write_json(run / "preset.json", to_json(DEBUG))
     stages.collect_stage(DEBUG, run, 1, stages.silent_bars)
     stages.train_stage(DEBUG, run, known, stages.silent_bars, ("reward", "critic", "policy"))
     assert reward_folder(run) == run / "reward" and not is_red_teamed(run)

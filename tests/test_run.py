@@ -148,7 +148,7 @@ def test_tensorboard_is_written_on_request(tmp_path: Path, monkeypatch: pytest.M
     events = EventAccumulator(str(run.out_dir / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("reward/loss")] == [(1, 0.5)]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ValueError, match=r"pip install 'lotj\[tensorboard\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '.\[tensorboard\]'"):
         Run(tmp_path / "b", "reward", Config(), 0).start().log(1, loss=0.5)
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lotj import (
+    __version__,
     cli_cell,
     cli_cell_mock,
     cli_connectors,
@@ -25,6 +26,7 @@ from lotj import (
     cli_practice_tables,
     cli_tables,
 )
+from lotj.cli_help import dressed, overview, understood
 from lotj.cli_practice import print_outcome, print_preflight
 from lotj.console import bar, say
 from lotj.distributed import workers_for
@@ -45,8 +47,8 @@ PresetChoice = Annotated[  # type: ignore[valid-type]
     tyro.extras.subcommand_type_from_defaults(
         PRESETS,
         descriptions={
-            "debug": "The whole chain in under a minute; learns nothing.",
-            "desk": "Two CPU cores, fifty minutes.",
+            "debug": "The whole chain in about a minute; learns nothing.",
+            "desk": "Two CPU cores, 30 to 60 minutes.",
             "paper": "Full ResNet-18, 70,000 trajectories; wants a GPU.",
         },
         prefix_names=False,
@@ -119,7 +121,7 @@ def collect(
     workers: int = CORES,
     ray: str | None = None,
     cell: Path | None = None,
-    connectors: tuple[str, ...] = (),
+    connector: tuple[str, ...] = (),
     confirm: bool = True,
     cameras: int | None = None,
     preset: PresetChoice = PRESETS["desk"],  # type: ignore[valid-type]
@@ -134,24 +136,26 @@ def collect(
         workers: processes; as many as there are cores by default.
         ray: collect on Ray instead: local, auto or the address of a cluster (docs/ray.md). The data are the same.
         cell: collect on this cell of your own (``lotj cell new``) instead of in the simulator.
-        connectors: what is put into its clamp, one after the other; any names.
-        confirm: there, a person confirms that a connector is in place, and discards trials in which it slipped.
+        connector: with --cell, names of what is put into its clamp, one after the other; any will do.
+        confirm: with --cell, a person confirms that a connector is in place, and discards trials in which it slipped.
         cameras: wrist cameras that the robot sees by, instead of the preset's.
         preset: size of the job, with every setting.
     """
     from lotj import stages
 
     chosen = _seen_by(preset, cameras, len(WRIST) if cell is None else None)
-    if cell is None and connectors:
+    if cell is None and connector:
         raise ValueError(
-            "--connectors names what is put into an own cell's clamp (--cell); here, name them after --known"
+            "--connector names what is put into an own cell's clamp (--cell); here, name them after --known"
         )
     if cell is not None:
-        chosen = cli_cell.imported(replace(chosen, robot=str(cell)), connectors)
+        if not connector:
+            raise ValueError("--connector is missing: name what is put into the clamp, as in --connector usb-a rj45")
+        chosen = cli_cell.imported(replace(chosen, robot=str(cell)), connector)
         chosen = cli_cell.with_the_cells_cameras(chosen, cell, asked=cameras is not None)
     run_root = _claim(run or Path("runs") / chosen.name, chosen)
     if cell is not None:
-        cli_cell.collect(run_root, cell, connectors, chosen, confirm)
+        cli_cell.collect(run_root, cell, connector, chosen, confirm)
         return
     _print_estimate(chosen, workers)
     places = workers_for(workers, ray)
@@ -209,12 +213,18 @@ def report(run: Path) -> None:
 
 COMMANDS: dict[str, Any] = {
     "demo": demo,
+    "collect": collect,
+    "train": train,
+    "redteam": cli_practice.redteam,
+    "practice": cli_practice.practice,
+    "evaluate": cli_practice.evaluate,
+    "insert": cli_insert.insert,
+    "report": report,
     "connectors": cli_connectors.connectors,
     "connectors show": cli_connectors.show,
     "connectors new": cli_connectors.new,
     "connectors check": cli_connectors.check,
     "connectors generate": cli_connectors.generate,
-    "collect": collect,
     "cell new": cli_cell.new,
     "cell check": cli_cell.check,
     "cell calibrate": cli_cell.calibrate,
@@ -222,12 +232,6 @@ COMMANDS: dict[str, Any] = {
     "data validate": cli_data.validate,
     "data import": cli_exchange.import_data,
     "data export": cli_exchange.export_data,
-    "train": train,
-    "redteam": cli_practice.redteam,
-    "practice": cli_practice.practice,
-    "evaluate": cli_practice.evaluate,
-    "insert": cli_insert.insert,
-    "report": report,
     "tables reward": cli_tables.reward,
     "tables levers": cli_tables.levers,
     "tables connectors": cli_tables.connectors,
@@ -236,7 +240,7 @@ COMMANDS: dict[str, Any] = {
     "tables export": cli_practice_tables.export,
     "tables render": cli_tables.render,
 }
-"""By what is typed: one word or two."""
+"""By what is typed: one word or two; the steps of the job first, then what goes with them."""
 
 
 MENDABLE = (ValueError, OSError, sqlite3.Error, FloatingPointError, GraphicsError, WorkerKilledError)
@@ -246,11 +250,15 @@ MENDABLE = (ValueError, OSError, sqlite3.Error, FloatingPointError, GraphicsErro
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors that a user can mend come without a traceback."""
     given = sys.argv[1:] if arguments is None else arguments
-    if " ".join(given[:2]) in COMMANDS:
-        given = ["-".join(given[:2]), *given[2:]]
-    commands = {name.replace(" ", "-"): function for name, function in COMMANDS.items()}
     try:
-        tyro.extras.subcommand_cli_from_dict(commands, prog="lotj", description=DESCRIPTION, args=given)
+        if given == ["--version"]:
+            say(f"lotj {__version__}")
+            return
+        name, rest = understood(given, COMMANDS)
+        if name:
+            tyro.cli(dressed(COMMANDS[name]), prog=f"lotj {name}", args=rest)
+        else:
+            overview(COMMANDS, DESCRIPTION, *rest)
     except MENDABLE as error:
         told = "\n".join([str(error), *getattr(error, "__notes__", ())])
         Console(stderr=True).print(f"[red]error:[/] {escape(told)}", highlight=False, soft_wrap=True)
@@ -272,13 +280,17 @@ def _seen_by(preset: Preset, cameras: int | None, there: int | None) -> Preset:
 
 
 def _claim(run_root: Path, preset: Preset) -> Path:
-    """Mark a run folder as this preset's, or refuse one of another."""
+    """Mark a run folder as this preset's, or refuse one in which another's work has begun."""
     from lotj.files import to_json, write_json
     from lotj.run import RunMismatchError, differences
+    from lotj.sim.connectors import get_connector
+    from lotj.stages import store_path
 
+    for name in preset.known:
+        get_connector(name)
     path = run_root / "preset.json"
     wanted = to_json(preset)
-    if path.exists():
+    if path.exists() and store_path(run_root).exists():
         held = json.loads(path.read_text(encoding="utf-8"))
         # What is practised does not change what was trained, and trajectories may be imported into any run.
         later = ("practise_on", "imported")
@@ -309,7 +321,7 @@ def _print_estimate(preset: Preset, workers: int) -> None:
         time = f"about {minutes / 60:.0f} hours"
     stages = ", ".join(f"{stage} {minutes:.1f}" for stage, minutes in expected.minutes.items())
     say(
-        f"{preset.name}: on this machine the whole job takes {time} ({stages}), "
+        f"{preset.name}: on this machine the whole job takes {time} (minutes: {stages}), "
         f"{expected.memory_gb:.1f} GB of memory, {expected.disk_gb:.1f} GB of disk"
     )
 

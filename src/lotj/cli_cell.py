@@ -48,16 +48,25 @@ def new(out: Path, env: str | None = None) -> None:
     say(f"Next: lotj cell check --cell {out} --connector NAME")
 
 
+def tell_other(practised: Path, name: str) -> None:
+    """Say where a practice is of another connector than the one that is asked for."""
+    other = practised.resolve().parent.name
+    if other != name:
+        console.print(
+            f"[yellow]{escape(str(practised))} practised {escape(other)}, not {escape(name)}[/]", soft_wrap=True
+        )
+
+
 def check(cell: Path, connector: str = "unknown", image_size: int = 64, steps: int = 20) -> None:
     """Look whether a cell keeps what its file promises. The robot moves, a few millimetres at a time, in free space.
 
     Example: ``lotj cell check --cell examples/rehearsal.toml --connector usb-a``
 
     Args:
-        cell: its file.
-        connector: what is in the clamp.
-        image_size: px of what policies will see.
-        steps: of motion.
+        cell: the cell's TOML file.
+        connector: name of what is in the clamp; simulated cells need it.
+        image_size: height and width of what policies will see, in px.
+        steps: number of test motions.
     """
     from lotj.cells.adapter import left_in
     from lotj.cells.check import Finding, check_cell
@@ -67,10 +76,16 @@ def check(cell: Path, connector: str = "unknown", image_size: int = 64, steps: i
         mark = {True: "[green]good[/]", False: "[red]bad [/]", None: "[yellow]none[/]"}[finding.good]
         console.print(f"{mark} {finding.name}: {escape(finding.message)}", soft_wrap=True)
 
-    findings = check_cell(load_cell(cell), connector, image_size, steps, told, left_in=left_in(cell))
+    spec = load_cell(cell)
+    findings = check_cell(spec, connector, image_size, steps, told, left_in=left_in(cell))
     bad = sum(finding.good is False for finding in findings)
     if bad:
-        say(f"{bad} of {len(findings)} findings are bad; correct {cell} or the cell, and check again")
+        hint = (
+            "; name what is in the clamp: --connector NAME"
+            if connector == "unknown" and spec.connector_argument
+            else ""
+        )
+        say(f"{bad} of {len(findings)} findings are bad; correct {cell} or the cell, and check again{hint}")
         raise SystemExit(1)
     say(f"Fit. Next: lotj practice --run RUN --cell {cell} --connector {connector}")
 
@@ -84,8 +99,8 @@ def calibrate(cell: Path, connector: str, depth: float) -> None:
     Example: ``lotj cell calibrate --cell bench.toml --connector usb-a --depth 0.0118``
 
     Args:
-        cell: its file.
-        connector: its name.
+        cell: the cell's TOML file.
+        connector: the connector's name.
         depth: m from the socket's mouth to full insertion.
     """
     from lotj.cells.adapter import CellEnv, cell_folder, left_in
@@ -99,7 +114,7 @@ def calibrate(cell: Path, connector: str, depth: float) -> None:
     path = save_calibration(cell_folder(cell), found)
     x, y, z = (1e3 * value for value in found.position)
     say(f"Captured ({x:.1f}, {y:.1f}, {z:.1f}) mm, steady within {1e3 * found.spread:.2f} mm: {path}")
-    say(f"Next: lotj collect --run RUN --cell {cell} --connectors {connector} ...")
+    say(f"Next: lotj collect --run RUN --cell {cell} --connector {connector} ...")
 
 
 def _typed(safe: Any) -> Iterator[tuple[float, float, float]]:

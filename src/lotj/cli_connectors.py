@@ -94,6 +94,8 @@ def show(connector: tyro.conf.Positional[str], out: Path | None = None) -> None:
     from lotj.sim.connectors import get_connector, variants_of
 
     chosen = get_connector(connector)
+    if out is not None:
+        _refuse_unless_png(out)
     say(f"{chosen.name}: {chosen.title}")
     others = ", ".join(name for name in variants_of(connector) if name != chosen.name) or "none in the catalogue"
     say(f"family {chosen.family}, group {chosen.group}; close variants: {others}")
@@ -179,10 +181,14 @@ def _check_command(connector: str) -> str:
 def _draw(connector: Connector, out: Path) -> None:
     from lotj.sim.picture import draw_connector
 
-    if out.suffix.lower() != ".png":
-        raise ValueError(f"the picture is a PNG, got {out}; choose a name that ends in .png")
+    _refuse_unless_png(out)
     draw_connector(connector, out)
     say(f"Picture: {out}")
+
+
+def _refuse_unless_png(out: Path) -> None:
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"the picture is a PNG, got {out}; choose a name that ends in .png")
 
 
 def _dimensions(connector: Connector) -> Table:

@@ -43,7 +43,7 @@ def import_data(
         source: file or folder to read.
         into: the store; created if it is missing.
         run: instead, a run folder, begun where there is none; import before its networks are trained.
-        preset: of a run that is begun: debug, desk or paper.
+        preset: where --run begins a new run, its preset: debug, desk or paper.
         format: what the source is, if that shall not be detected.
         allow_pickle: read SERL pickles, though a pickle is a program: only arrays and plain containers are admitted,
             but defects of the reader and lack of memory remain a risk.
@@ -53,12 +53,18 @@ def import_data(
     from lotj.data.sources import open_source
 
     if (into is None) == (run is None):
-        raise ValueError("say where to: --into STORE, or --run RUN")
+        raise ValueError(
+            "say where to: --into STORE, or --run RUN"
+            if run is None
+            else f"--into {into} and --run {run}: leave one of them out"
+        )
     if run is not None:
         chosen = _preset(run, preset)
         into = store_path(run)
         reading = replace(reading, image_size=reading.image_size or chosen.image_size)
     assert into is not None
+    if into.is_dir():
+        raise ValueError(f"--into {into} is a folder, expected a store's file, such as {into / 'merged.sqlite'}")
     opened = open_source(source, reading, format, allow_pickle=allow_pickle)
     say(f"{source}: {opened.format}, {opened.count} episodes")
     into.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from rich.markup import escape
 
+from lotj import cli_cell
 from lotj.console import console, say
 
 NOT_IN = 4
@@ -40,7 +41,7 @@ def insert(
         practised: folder of a finished practice of this run; by default the only one of this connector in this cell
             with the robot's own reward, or where there is none the offline policy.
         offline: the offline policy, whatever was practised.
-        attempts: at most, each from the cell's start.
+        attempts: largest number of attempts, each from the cell's start pose.
         guard: tug at the plug where the reward says that it is in, and press it home again; by default where the
             practice had a guard.
         cell: a cell of your own; the run's own by default.
@@ -60,10 +61,8 @@ def insert(
     from lotj.report.video import MIME
     from lotj.stages import store_path
 
-    if film is not None:
-        if film.suffix not in MIME:
-            raise ValueError(f"--film {film}: expected a name that ends in {' or '.join(MIME)}")
-        film.parent.mkdir(parents=True, exist_ok=True)
+    if film is not None and film.suffix not in MIME:
+        raise ValueError(f"--film {film}: expected a name that ends in {' or '.join(MIME)}")
     if offline and practised is not None:
         raise ValueError(f"--offline and --practised {practised}: say one of them")
     preset = load_preset(run)
@@ -78,6 +77,8 @@ def insert(
     if chosen is None:
         learned = _as_asked(learned, preset, run, name)
     say(f"{name}: the offline policy acts" if chosen is None else f"{name}: {chosen}")
+    if chosen is not None:
+        cli_cell.tell_other(chosen, name)
     if learned.about["diagnostic"]:
         console.print("[yellow]Diagnostic: this policy practised with ground truth as the reward.[/]")
     tug = learned.tug if guard is None else TugConfig() if guard == "tug" else None
@@ -165,6 +166,7 @@ def _next(run: Path, connector: str, name: str, cell: Path | None, about: Any, p
 def _film(path: Path, made: list[Any], learned: Any) -> None:
     from lotj.report.video import trajectory_video
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     trials = [one.trajectory for one in made]
     seen = [learned.offline.reward.probability(trial.image) for trial in trials]
     trajectory_video(trials, seen, path, threshold=learned.offline.rule.threshold)

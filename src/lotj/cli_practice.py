@@ -48,8 +48,9 @@ def practice(
         reward: learned (the robot rewards itself), or ground-truth: a diagnostic, marked so in every output.
         recipe: iql is the paper's, ensemble is ours; the preset's by default.
         trials: number of trials; the preset's by default.
-        scenario: where trials start; the preset's by default.
-        seed: of the practice; the preset's by default.
+        scenario: where trials start: I within 10 mm along x and y, II 10-20 mm away, mixed either; the preset's by
+            default.
+        seed: random seed of the practice; the preset's by default.
         validation: practise a validation connector on purpose, for choosing recipes; marked in every output.
         guard: after each success that the robot claims, tug at the plug. alarm quarantines what the tug refutes and
             pauses when it becomes much; gate does not pay it and goes on; off is the paper's method.
@@ -68,6 +69,7 @@ def practice(
     from lotj.outcome import result as outcome_of
     from lotj.practice import PracticePaused
     from lotj.preflight import NotTrustedError
+    from lotj.sim.randomize import CELLS
 
     if reward == "ground-truth" and guard not in (None, "off"):
         raise ValueError(
@@ -98,6 +100,9 @@ def practice(
         return
     if reward == "ground-truth":
         console.print("[yellow]Diagnostic: practising with ground truth as the reward.[/]")
+    for robot in cells:
+        if not is_own_cell(robot) and robot not in CELLS:
+            raise ValueError(f"--cells {robot}: expected {', '.join(CELLS)} or the TOML file of a cell of your own")
     rolled_by = Cells(cells, None if ray is None else RayCluster(ray, max(1, len(cells))))
     try:
         out = demo.practice_stage(
@@ -197,19 +202,27 @@ def evaluate(
     Args:
         run: run folder with trained networks.
         connector: a name of the catalogue or a TOML file.
-        trials: in each scenario.
+        trials: in each scenario, I and II.
         seed: of the start states.
         practised: folder of a finished practice of this run, to evaluate what it learned.
         cell: a cell of your own; the run's own by default.
     """
+    from lotj.cells.opening import identify
     from lotj.comparison import compare
     from lotj.evaluate import Evaluation
     from lotj.evaluating import evaluate_stage
+    from lotj.learned import practice_settings
 
     preset = load_preset(run)
     if cell is not None:
         preset = replace(preset, robot=str(cell))
     asked, known = replace(preset, evaluate=replace(preset.evaluate, trials=trials, seed=seed)), preset.split()
+    name = identify(connector, preset.robot).name
+    if name in (*known.train, *known.validation):
+        say(f"{name} is {'trained on' if name in known.train else 'a validation connector'} in {run}: not a novel one")
+    if practised is not None:
+        practice_settings(run, practised)
+        cli_cell.tell_other(practised, name)
     before = evaluate_stage(asked, run, known, connector, None, bar, cli_cell.ask)
     print_evaluation(before, f"{connector}, offline policy, {trials} trials each")
     if practised is None:
@@ -239,10 +252,15 @@ def print_preflight(answer: Mapping[str, Any]) -> None:
     if not answer["presses"]:
         return
     low, high = answer["interval"]
-    colour, word = ("green", "Go") if answer["go"] else ("yellow", "No-go")
+    silent = answer["recall"] is not None and answer["recall"] < answer["config"]["recall"]
+    colour, word = (
+        ("yellow", "No-go") if not answer["go"] else ("yellow", "Go, but unsure") if silent else ("green", "Go")
+    )
     console.print(f"[{colour}]{word}:[/] {escape(answer['reason'])}", soft_wrap=True)
     recall = f", recall on validation connectors {answer['recall']:.0%}" if answer["recall"] is not None else ""
     say(f"  false successes on such states: {low:.0%} - {high:.0%} (95%){recall}")
+    if silent:
+        say("  a rule that finds so few successes hardly ever fires: this says little, and practice may never be paid")
     alike = ", ".join(f"{row['connector']} ({row['family']}, {row['distance']:.2f})" for row in answer["nearest"])
     say(f"  looks most like: {alike}")
 

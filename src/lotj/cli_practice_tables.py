@@ -125,7 +125,7 @@ def export(
     Example: ``lotj tables export results/practice --to csv --out practice.csv``
 
     Args:
-        folder: of result files.
+        folder: folder of result files.
         to: csv, latex (a ``tabular``, needs booktabs) or markdown.
         out: file to write; printed by default.
         intervals: 95% Clopper-Pearson intervals in latex and markdown; csv always has them.
@@ -140,6 +140,8 @@ def export(
     if not results or any("scenarios" not in result for result in results):
         what = "no result files" if not results else "result files of another experiment"
         raise ValueError(f"{folder} holds {what}; name one of `lotj tables practice` or `lotj tables ablation`")
+    if out is not None and out.is_dir():
+        raise ValueError(f"--out {out} is a folder, expected a file")
     rows = ablation_rows(results) if "arm" in results[0]["case"] else practice_rows(results)
     text = to_csv(rows) if to == "csv" else (to_latex if to == "latex" else to_markdown)(rows, intervals)
     if out is None:

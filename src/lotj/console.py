@@ -35,7 +35,12 @@ def bar(title: str) -> Iterator[Any]:
         def tick(done: int, total: int, note: str = "") -> None:
             progress.update(task, completed=done, total=total, note=note)
 
-        yield tick
+        try:
+            yield tick
+        except BaseException:
+            if progress.tasks[0].total is None:  # refused before it began: an empty bar says nothing
+                progress.update(task, visible=False)
+            raise
 
 
 def each(

@@ -153,7 +153,7 @@ def connect(cluster: RayCluster) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ImportError("--ray needs Ray, which is not installed: pip install 'lotj[ray]'") from error
+        raise ImportError("--ray needs Ray, which is not installed: pip install -e '.[ray]'") from error
     if ray.is_initialized():
         return ray
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

@@ -71,11 +71,7 @@ def load_learned(run_root: Path, practised: Path | None = None, known: Known | N
         FileNotFoundError: a stage is missing, or the practice is not finished.
         ValueError: the practice is of another run, whose networks are others.
     """
-    settings = None if practised is None else _practice_of(practised)
-    if practised is not None and not practised.resolve().is_relative_to((run_root / "practice").resolve()):
-        raise ValueError(
-            f"{practised} is not under {run_root / 'practice'}: expected a practice of this run's networks"
-        )
+    settings = None if practised is None else practice_settings(run_root, practised)
     # Who practised is judged as it was then: by that reward model and that rule.
     red_teamed = is_red_teamed(run_root) if settings is None else settings["config"].get("red_teamed", False)
     offline = load_offline(run_root, known or load_preset(run_root).split(), red_teamed)
@@ -89,6 +85,24 @@ def load_learned(run_root: Path, practised: Path | None = None, known: Known | N
     about = about_practice(connector, recipe, settings["config"].get("validation", False))
     tug = None if guard.mode == "off" else guard.tug
     return Learned(learner, offline, about, f"{connector}-{practised.resolve().name}", red_teamed, tug)
+
+
+def practice_settings(run_root: Path, practised: Path) -> dict[str, Any]:
+    """The ``config.json`` of a finished practice of a run.
+
+    Raises:
+        FileNotFoundError: it is none, or not finished.
+        ValueError: it is of another run, whose networks are others.
+    """
+    if not (practised / "done.json").exists():
+        there = sorted(str(path.parent) for path in (run_root / "practice").glob("*/*/done.json"))
+        hint = f"there are {', '.join(there)}" if there else "`lotj practice` makes one"
+        raise FileNotFoundError(f"{practised} is not the folder of a finished practice; {hint}")
+    if not practised.resolve().is_relative_to((run_root / "practice").resolve()):
+        raise ValueError(
+            f"{practised} is not under {run_root / 'practice'}: expected a practice of this run's networks"
+        )
+    return _settings(practised)
 
 
 def about_practice(connector: str, recipe: RecipeConfig, validation: bool) -> dict[str, Any]:
@@ -224,13 +238,6 @@ def _why_not(env: gymnasium.Env[Any, Any], trajectory: Trajectory, judge: Judge,
 def has_slipped(trajectory: Trajectory) -> bool:
     """Whether the plug was dislodged in the fingers."""
     return bool(np.any(trajectory.privileged.get("dislodged", False)))
-
-
-def _practice_of(practised: Path) -> dict[str, Any]:
-    """The ``config.json`` of a finished practice."""
-    if not (practised / "done.json").exists():
-        raise FileNotFoundError(f"{practised} is not the folder of a finished practice; `lotj practice` makes one")
-    return _settings(practised)
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Preset:
     """Every setting of the whole job."""
 
     name: str = "desk"
-    """Named in the run folder; a folder keeps to one."""
+    """Of the preset, stored in the run folder; a folder keeps to one."""
     connectors: int = 60
     """Connectors to know, drawn from all families; variants of the four test connectors are never among them."""
     generated: int = 0
@@ -111,6 +111,8 @@ class Preset:
     """Of collection, training and practice; evaluation and the offline features have seeds of their own."""
 
     def __post_init__(self) -> None:
+        if self.trajectories < 1:
+            raise ValueError(f"--trajectories {self.trajectories}: expected at least 1 of each connector")
         for name, stage in (("reward", self.reward), ("critic", self.critic), ("policy", self.policy)):
             size = stage.model.encoder.image_size
             if size != self.image_size:
@@ -121,7 +123,7 @@ class Preset:
             if stage.model.encoder.cameras != self.cameras:
                 raise ValueError(
                     f"Preset.{name}.model.encoder.cameras is {stage.model.encoder.cameras}, the reward's is "
-                    f"{self.cameras}: all look at the same images; `--cameras` before the preset's name sets all three"
+                    f"{self.cameras}: all look at the same images; `--cameras` sets all three"
                 )
         for name, steps, decay in (
             ("reward", self.reward.steps, self.reward.model.decay_steps),
@@ -184,6 +186,8 @@ def with_cameras(preset: Preset, cameras: int) -> Preset:
     Raises:
         ValueError: fewer than one.
     """
+    if cameras < 1:
+        raise ValueError(f"--cameras {cameras}: expected at least 1")
 
     def seeing(stage: Any) -> Any:
         return replace(stage, model=replace(stage.model, encoder=replace(stage.model.encoder, cameras=cameras)))
@@ -293,9 +297,20 @@ def load_preset(run_root: Path) -> Preset:
     """
     path = run_root / "preset.json"
     if not path.exists():
-        raise FileNotFoundError(f"{run_root} is not a run folder (no preset.json); make one with `lotj collect`")
+        inside = next((parent for parent in run_root.parents if (parent / "preset.json").exists()), None)
+        hint = "make one with `lotj collect`" if inside is None else f"did you mean {inside}?"
+        raise FileNotFoundError(f"{run_root} is not a run folder (no preset.json); {hint}")
     try:
-        return config_from(Preset, json.loads(path.read_text(encoding="utf-8")))
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(held, dict) or "name" not in held:
+            raise ValueError(f"it holds {str(held)[:40]}")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged, expected the settings that the run was begun with as JSON ({error}): restore it, or "
+            "begin another run"
+        ) from error
+    try:
+        return config_from(Preset, held)
     except TypeError as error:
         raise ValueError(
             f"{path} was written by another version of lotj, whose settings are not today's ({error}): use that "

@@ -154,7 +154,7 @@ def _event_writer(folder: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter  # imported late: it costs a second
     except ImportError as error:
         raise ValueError(
-            f"{TENSORBOARD} is set, but TensorBoard is not installed: pip install 'lotj[tensorboard]', or unset it"
+            f"{TENSORBOARD} is set, but TensorBoard is not installed: pip install -e '.[tensorboard]', or unset it"
         ) from error
     return SummaryWriter(str(folder), purge_step=step)  # type: ignore[no-untyped-call]
 

@@ -76,7 +76,7 @@ class _OpenCv:
         try:
             import cv2
         except ImportError as error:
-            raise MissingPackageError(f"camera {name!r} needs OpenCV: pip install 'lotj[cameras]'") from error
+            raise MissingPackageError(f"camera {name!r} needs OpenCV: pip install -e '.[cameras]'") from error
         self._name, self._device = name, device
         self._capture: Any = cv2.VideoCapture(device)
         if not self._capture.isOpened():
@@ -103,7 +103,7 @@ class _RealSense:
         try:
             import pyrealsense2 as rs
         except ImportError as error:
-            raise MissingPackageError(f"camera {name!r} needs pyrealsense2: pip install 'lotj[cameras]'") from error
+            raise MissingPackageError(f"camera {name!r} needs pyrealsense2: pip install -e '.[cameras]'") from error
         self._name, self._serial, self._wait = name, serial, int(1000 * timeout_s)
         self._pipeline: Any = rs.pipeline()
         config = rs.config()

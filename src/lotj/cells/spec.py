@@ -181,6 +181,8 @@ def load_cell(path: Path) -> CellSpec:
         FileNotFoundError: there is none.
         CellSpecError: names the field, what was expected, what came and what to do.
     """
+    if path.is_dir():
+        raise CellSpecError(f"{path} is a folder, expected a cell's TOML file")
     if not path.is_file():
         raise FileNotFoundError(f"no cell file {path}; `lotj cell new --out {path}` writes one to fill in")
     try:

@@ -84,6 +84,8 @@ def filled(env: str) -> tuple[str, list[str]]:
         made.close()
     text = TEMPLATE.replace('env = "my_package:MyCell-v0"  ', f'env = "{env}"', 1)
     notes = [f"actions: {actions}"]
+    if not isinstance(actions, spaces.Box) or actions.shape is None or actions.shape[-1:] < (3,):
+        notes.append("a cell's actions must be a Box(-1, 1) of which three numbers move the tool: this needs a wrapper")
     pictures = [path for path, space in found.items() if _is_picture(space)]
     notes.append("pictures: " + (", ".join(pictures) or "none; `render` takes the environment's own render()"))
     text = text.replace('image = "images/wrist_1"  ', f'image = "{pictures[0] if pictures else "render"}"  ', 1)

@@ -63,7 +63,7 @@ class ReadConfig:
     robot: str = "unknown"
     """name of the robot, where the data does not say."""
     acted_by: str = "imported"
-    """who acted (our `source`), where the data does not say."""
+    """who acted: the ``source`` of what is stored, where the data does not say."""
     camera: tuple[str, ...] = ()
     """which images to take, where there are several (after the source); two or more are put side by side in this order,
     as squares: that of the cell's ``image``."""
@@ -204,5 +204,5 @@ def needs(module: str, extra: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise ValueError(
-            f"{package} is needed for this format and is not there ({error}); pip install 'lotj[{extra}]'"
+            f"{package} is needed for this format and is not there ({error}); pip install -e '.[{extra}]'"
         ) from error

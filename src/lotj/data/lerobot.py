@@ -42,6 +42,8 @@ def is_lerobot(path: Path) -> bool:
 
 def read_info(path: Path) -> dict[str, Any]:
     """The dataset's ``info.json``. Raises `ForeignError` unless its version is 3."""
+    if not is_lerobot(path):
+        raise ForeignError("unreadable", f"{path}: expected a LeRobot v3 folder; meta/info.json is missing")
     try:
         info: dict[str, Any] = json.loads((path / "meta" / "info.json").read_text(encoding="utf-8"))
         version, features = str(info["codebase_version"]), info["features"]

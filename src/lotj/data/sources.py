@@ -53,6 +53,8 @@ def open_source(path: Path, config: ReadConfig, format: Format | None = None, *,
 def detect(path: Path) -> Format:
     """Which format is there. Raises `ValueError` where none fits."""
     if path.is_dir():
+        if (path / "preset.json").exists():
+            raise ValueError(f"{path} is a run folder; its store is {path / 'data' / 'trajectories.sqlite'}")
         if lerobot.is_lerobot(path):
             return "lerobot"
         if minari.data_folder(path) is not None:

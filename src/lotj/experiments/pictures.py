@@ -94,7 +94,7 @@ def table_iv_picture(results: Sequence[Result], path: Path, frames: str = "exper
                 axis.plot(paper, place, "D", mfc="white", mec=COLOURS[1], ms=6, label=first)
         axis.set_yticks(range(len(order)), [TITLES.get(method, method) for method in order])
         axis.invert_yaxis()
-        axis.set_xlabel("accuracy on connectors never seen, half of the frames successes")
+        axis.set_xlabel("balanced accuracy on connectors never seen, threshold 0.5")
         figure.legend(loc="outside upper right", frameon=False, fontsize=8, ncols=3)
         return figure
 
@@ -135,7 +135,7 @@ def _dots(axis: Axes, place: int, values: Sequence[float]) -> None:
     mean, label = mean_over_draws(values), place == 0
     axis.plot(values, np.full(len(values), place), "o", color=MUTED, ms=3, alpha=0.7, label="a draw" if label else None)
     reach = np.nan_to_num([[mean.value - mean.low], [mean.high - mean.value]])
-    name = "mean, 95% interval" if label else None
+    name = "mean, 95% interval over draws" if label else None
     axis.errorbar(mean.value, place, xerr=reach, fmt="o", color=COLOURS[0], ms=5, capsize=3, lw=1.2, label=name)
 
 

@@ -22,11 +22,13 @@ def stale_tables(results: Path, docs: Path, write: bool) -> list[str]:
     """Tables whose text is not what the results say, as ``file: name``; with ``write`` they are written anew.
 
     Raises:
-        ValueError: a page asks for a table that does not exist.
+        ValueError: a page asks for a table that does not exist, or no page asks for any.
     """
     stale: list[str] = []
-    for page in sorted(docs.glob("*.md")):
-        text = page.read_text(encoding="utf-8")
+    pages = {page: page.read_text(encoding="utf-8") for page in sorted(docs.glob("*.md"))}
+    if not any(map(MARK.search, pages.values())):
+        raise ValueError(f"{docs} has no page with <!-- table NAME -->: expected the folder of the documentation")
+    for page, text in pages.items():
 
         def fresh(match: re.Match[str], page: Path = page) -> str:
             name = match["name"]

@@ -48,8 +48,8 @@ never sees it; only this is success.</dd>
 <dt>scenario I, II</dt><dd>The trial starts within ±10 mm of the socket (I), or 10–20 mm away from it (II).
 Own: where the cell begins by itself.</dd>
 <dt>before, after</dt><dd>The policy as it came out of offline training, which has not seen this connector, and the
-same policy after practising on it. Both are evaluated without exploration, over the full horizon, from the same start
-states.</dd>
+same policy after practising on it. Both are evaluated over the full horizon, from the same start states, with the same
+noise on the actions (<code>acting_std</code>; none in <code>paper</code>) and without learning.</dd>
 <dt>interval</dt><dd>Clopper-Pearson, 95%: exact, and wider than it need be rather than narrower.</dd>
 <dt>p</dt><dd>Barnard's exact test, two-sided, of equal success rates. Below 0.05 we speak of a change, above it of
 none.</dd>

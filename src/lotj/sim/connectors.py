@@ -73,8 +73,9 @@ def get_connector(name_or_path: str | Path) -> Connector:
         return load_connector(name)
     if generated := GENERATED.fullmatch(name):
         return _generated(int(generated["seed"]), int(generated["number"]))
+    hint = f" (did you mean '{name}.toml'?)" if Path(f"{name}.toml").is_file() else did_you_mean(name, catalogue)
     raise ConnectorError(
-        f"unknown connector '{name}'{did_you_mean(name, catalogue)}; `lotj connectors` lists all "
+        f"unknown connector '{name}'{hint}; `lotj connectors` lists all "
         f"{len(catalogue)}, or give a .toml file, or gen-<seed>-<i> for one that is drawn at random"
     )
 

@@ -169,7 +169,7 @@ def _trimesh() -> Any:
         import trimesh
     except ImportError as error:
         raise ConnectorError(
-            f"meshes need packages that are not installed ({error}); pip install 'lotj[mesh]'"
+            f"meshes need packages that are not installed ({error}); pip install -e '.[mesh]'"
         ) from error
     return trimesh
 
@@ -325,7 +325,7 @@ def _convex_parts(mesh: Any, detail: float) -> list[NDArray[np.float64]]:
     try:
         import coacd
     except ImportError as error:
-        raise ConnectorError("meshes with hollows need coacd; pip install 'lotj[mesh]'") from error
+        raise ConnectorError("meshes with hollows need coacd; pip install -e '.[mesh]'") from error
     from scipy.spatial import ConvexHull, QhullError
 
     coacd.set_log_level("error")

@@ -113,7 +113,7 @@ def commented_toml(connector: Connector) -> str:
         lines += ["", f"[[connector.part]]  # {header}", *_lines(part, PART_NOTES, explain=i == 0)]
     lines += [
         "",
-        "# Or meshes instead of parts (pip install 'lotj[mesh]'): remove the parts, every line from body_height to",
+        "# Or meshes instead of parts (pip install -e '.[mesh]'): remove the parts, every line from body_height to",
         "# open_socket, and the sources of clearance and lead_in; then remove the '#' here.",
         "# [connector.mesh]",
         *(f"# {line.removeprefix('# ')}" for line in _lines(MeshPair("plug.stl", "socket.stl"), MESH_NOTES)),
