@@ -4,7 +4,7 @@ UNTESTED ON HARDWARE. Its arithmetic is tested against a fake of the libraries (
 calls were written against the signatures of ur-rtde 1.6 and pyrealsense2 2.59; no UR arm has been moved by it. Begin
 with the arm in free space, reduced speed, low limits, and a hand on the emergency stop.
 
-    pip install 'lotj[ur]'
+    pip install -e '.[ur]'
     PYTHONPATH=examples lotj cell check --cell examples/ur_realsense.toml --connector my-plug
 
 Within a step the arm is in force mode, driven by a spring and a damper towards the target, with force and torque cut at
@@ -158,7 +158,7 @@ class UrRealSenseEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
                 from rtde_control import RTDEControlInterface
                 from rtde_receive import RTDEReceiveInterface
             except ImportError as error:
-                raise MissingPackageError("a UR arm needs ur-rtde: pip install 'lotj[ur]'") from error
+                raise MissingPackageError("a UR arm needs ur-rtde: pip install -e '.[ur]'") from error
             try:
                 self._receive = RTDEReceiveInterface(self._host)
                 self._control = RTDEControlInterface(self._host)
