@@ -261,7 +261,7 @@ def print_preflight(answer: Mapping[str, Any]) -> None:
     say(f"  false successes on such states: {low:.0%} - {high:.0%} (95%){recall}")
     if silent:
         say("  a rule that finds so few successes hardly ever fires: this says little, and practice may never be paid")
-    alike = ", ".join(f"{row['connector']} ({row['family']}, {row['distance']:.2f})" for row in answer["nearest"])
+    alike = ", ".join(f"{row['connector']} ({row['family']}, {row['distance']:.4f})" for row in answer["nearest"])
     say(f"  looks most like: {alike}")
 
 
