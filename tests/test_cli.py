@@ -154,8 +154,7 @@ def test_a_folder_in_which_nothing_was_collected_takes_other_settings(tmp_path, 
     run = tmp_path / "run"
     command = ["collect", "debug", "--run", str(run), "--workers", "1"]  # options of collect on either side
     assert "did you mean 'usb-a'" in refused([*command, "--known", "usb-aa"], capsys)
-    with pytest.raises(ValueError, match="--trajectories 0: expected at least 1"):
-        replace(PRESETS["debug"], trajectories=0)
+    assert "--trajectories 0: expected at least 1" in refused([*command, "--trajectories", "0"], capsys)
     assert "--cameras 0: expected at least 1" in refused([*command, "--cameras", "0"], capsys)
     assert not run.exists()
     run.mkdir()
@@ -164,12 +163,20 @@ def test_a_folder_in_which_nothing_was_collected_takes_other_settings(tmp_path, 
     assert load_preset(run).name == "debug" and stages.collected_stage(run).trajectories == 1
 
 
-@pytest.mark.parametrize("damage", ["", "{", "{}", "[1]"])
-def test_a_damaged_run_folder_is_named(run, capsys, damage):
+@pytest.mark.parametrize("command", [["train"], ["collect", "debug"]])
+@pytest.mark.parametrize("damage", ["", "{", "{}", "[1]", '{"name": "desk"}'])
+def test_a_damaged_run_folder_is_named(run, capsys, damage, command):
     """Neither a parser's words nor silent defaults."""
+    begin(run)
     (run / "preset.json").write_text(damage)
-    message = refused(["train", "--run", str(run)], capsys)
+    message = refused([*command, "--run", str(run)], capsys)
     assert f"{run / 'preset.json'} is damaged" in message and "begin another run" in message
+
+
+def test_a_trained_run_without_its_data_keeps_to_its_preset(run, capsys):
+    """Its networks are what they are."""
+    (run / "policy").mkdir()
+    assert "was 'debug'" in refused(["collect", "desk", "--run", str(run)], capsys)
 
 
 def test_a_folder_inside_a_run_is_no_run(run, capsys):
@@ -183,6 +190,7 @@ def test_a_mistyped_command_is_answered_with_the_nearest(capsys):
     assert "'practise' (did you mean 'practice'?); lotj --help" in refused(["practise", "--run", "x"], capsys)
     assert "'cell chek' (did you mean 'cell check'?); cell new, cell check" in refused(["cell", "chek"], capsys)
     assert "did you mean 'connectors show'" in refused(["connectors", "shwo", "rj45"], capsys)
+    assert "cell check" in refused(["cell", "--cell", "x", "check"], capsys)
 
 
 @pytest.mark.parametrize("asked", [[], ["--help"], ["-h"], ["cell"], ["tables", "--help"]])
@@ -231,10 +239,15 @@ def test_a_folder_in_place_of_a_file(run, capsys, tmp_path):
 def test_a_check_that_a_silent_reward_passes_is_no_plain_go(capsys):
     """A rule that finds no success is fooled by nothing."""
     answer = {"presses": 20, "go": True, "reason": "0 of 20", "interval": [0.0, 0.17], "nearest": []}
-    for recall, word in ((0.9, "Go:"), (0.1, "Go, but unsure:"), (None, "Go:")):
-        print_preflight({**answer, "recall": recall, "config": {"recall": 0.5}})
+    for go, recall, word in (
+        (True, 0.9, "Go:"),
+        (True, 0.1, "Go, but unsure:"),
+        (True, None, "Go:"),
+        (False, 0.1, "No-go:"),
+    ):
+        print_preflight({**answer, "go": go, "recall": recall, "config": {"recall": 0.5}})
         told = capsys.readouterr().out
-        assert told.startswith(word) and ("never be paid" in told) == (word != "Go:")
+        assert told.startswith(word) and ("never be paid" in told) == ("unsure" in word)
 
 
 def test_a_run_may_practise_further_connectors(run):

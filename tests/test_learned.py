@@ -334,13 +334,18 @@ def test_the_command_judges_as_the_reward_was_found_to_deserve(
     cli.main(insert_here)
     assert "not trusted" not in capsys.readouterr().out
     preset = load_preset(run)
-    path = demo.preflight_path(preset, run, "hdmi-a", preset.practice.preflight.presses, preset.seed)
-    answer = {"go": False, "reason": "it likes [what] it sees", "rule": {"threshold": 0.123, "frames": 4}}
-    path.parent.mkdir(exist_ok=True)
+    asked = (preset, run, "hdmi-a", preset.practice.preflight, preset.seed)
+    answer = demo.preflight_stage(preset, run, preset.split(), *asked[2:])
+    path = demo.preflight_path(*asked)
+    answer |= {"go": False, "reason": "it likes [what] it sees", "rule": {"threshold": 0.123, "frames": 4}}
     path.write_text(json.dumps(answer))
     cli.main(insert_here)
     assert "The reward is not trusted here: it likes [what] it sees" in capsys.readouterr().out
     assert rules == [load_learned(run).offline.rule, SuccessRule(0.123, 4)]
+    path.write_text(json.dumps(answer | {"config": {}}))
+    with pytest.raises(SystemExit):
+        cli.main(insert_here)
+    assert "was asked with another config" in capsys.readouterr().err
 
 
 def test_the_command_when_it_is_in(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import sys
@@ -31,7 +30,7 @@ from lotj.cli_practice import print_outcome, print_preflight
 from lotj.console import bar, say
 from lotj.distributed import workers_for
 from lotj.parallel import WorkerKilledError
-from lotj.presets import PRESETS, Preset, estimate, load_preset, with_cameras
+from lotj.presets import PRESETS, Preset, estimate, load_preset, read_preset, with_cameras
 from lotj.sim import GraphicsError
 from lotj.sim.scene import WRIST
 from lotj.types import StoppedError
@@ -284,14 +283,15 @@ def _claim(run_root: Path, preset: Preset) -> Path:
     from lotj.files import to_json, write_json
     from lotj.run import RunMismatchError, differences
     from lotj.sim.connectors import get_connector
-    from lotj.stages import store_path
 
     for name in preset.known:
         get_connector(name)
+    if preset.trajectories < 1:
+        raise ValueError(f"--trajectories {preset.trajectories}: expected at least 1 of each connector")
     path = run_root / "preset.json"
     wanted = to_json(preset)
-    if path.exists() and store_path(run_root).exists():
-        held = json.loads(path.read_text(encoding="utf-8"))
+    if path.exists() and any(other != path for other in run_root.iterdir()):
+        held = read_preset(run_root)
         # What is practised does not change what was trained, and trajectories may be imported into any run.
         later = ("practise_on", "imported")
         kept = {key: held.get(key) for key in wanted if key not in later}

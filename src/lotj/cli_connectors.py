@@ -23,7 +23,7 @@ def connectors(
     family: str | None = None,
     sheet: Path | None = None,
 ) -> None:
-    """List the catalogue of connectors.
+    """List the catalogue of connectors. Also: ``lotj connectors show``, ``new``, ``check``, ``generate``.
 
     Example: ``lotj connectors --family usb``
 

@@ -37,7 +37,7 @@ def understood(given: list[str], commands: Iterable[str]) -> tuple[str, list[str
     alone = len(words) < 2 or words[1].startswith("-")
     if first in known and (alone or not group):
         return first, given[1:]
-    if not words or first in HELP or (group and alone):
+    if not words or first in HELP or (group and (len(words) < 2 or words[1] in HELP)):
         return "", [first] if group else []
     typed = pair if group else first
     instead = ", ".join(group) or "lotj --help lists all"
@@ -45,7 +45,7 @@ def understood(given: list[str], commands: Iterable[str]) -> tuple[str, list[str
 
 
 def overview(commands: Mapping[str, Callable[..., Any]], description: str, group: str = "") -> None:
-    """List the commands, or those that begin with a word, each with the first sentence of its help."""
+    """List the commands, or those that begin with a word, each with the first paragraph of its help."""
     if not group:
         say(description + "\n")
     table, previous = Table.grid(padding=(0, 2)), ""
@@ -66,7 +66,8 @@ def overview(commands: Mapping[str, Callable[..., Any]], description: str, group
 @cache
 def dressed(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, with options that may be left out shown as what they take, flags that are off without their
-    opposite, and options beside a preset accepted before it and after it."""
+    opposite, and options beside a preset accepted before it or after it, once. Annotations are changed in place, those
+    of a dataclass among the parameters too."""
     hints, bare = typing.get_type_hints(function, include_extras=True), typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters
     beside = "preset" in parameters and bare["preset"] is not str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +74,7 @@ def insert(
     with TrajectoryStore(store_path(run)) as store:
         refuse_other_scale(store, action_scale(preset.robot))
     if chosen is None:
-        learned = _as_asked(learned, preset, run, name)
+        learned = _as_asked(learned, preset, run, connector)
     say(f"{name}: the offline policy acts" if chosen is None else f"{name}: {chosen}")
     if chosen is not None:
         cli_cell.tell_other(chosen, name)
@@ -88,6 +87,8 @@ def insert(
         made.append(one)
         say(f"  {len(one.trajectory)} steps, probability of success up to {one.probability:.2f}: {_verdict(one)}")
 
+    if film is not None:
+        film.parent.mkdir(parents=True, exist_ok=True)
     options = None if scenario is None else {"scenario": scenario}
     try:
         with open_cell(
@@ -106,15 +107,16 @@ def insert(
             _film(film, made, learned)
 
 
-def _as_asked(learned: Any, preset: Any, run: Path, name: str) -> Any:
-    """The offline policy judged as the reward was found to deserve on this connector, where that was asked."""
-    from lotj.demo import preflight_path
+def _as_asked(learned: Any, preset: Any, run: Path, connector: str) -> Any:
+    """The offline policy judged as the reward was found to deserve on this connector, where that was asked with the
+    run's own settings and seed."""
+    from lotj.demo import held_answer
     from lotj.judge import SuccessRule
 
-    path = preflight_path(preset, run, name, preset.practice.preflight.presses, preset.seed)
-    if not path.exists():
+    try:
+        answer = held_answer(preset, run, connector, preset.practice.preflight, preset.seed)
+    except FileNotFoundError:
         return learned
-    answer = json.loads(path.read_text(encoding="utf-8"))
     if not answer["go"]:
         console.print(f"[yellow]The reward is not trusted here: {escape(answer['reason'])}[/]")
     return learned._replace(offline=replace(learned.offline, rule=SuccessRule(**answer["rule"])))
@@ -166,7 +168,6 @@ def _next(run: Path, connector: str, name: str, cell: Path | None, about: Any, p
 def _film(path: Path, made: list[Any], learned: Any) -> None:
     from lotj.report.video import trajectory_video
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     trials = [one.trajectory for one in made]
     seen = [learned.offline.reward.probability(trial.image) for trial in trials]
     trajectory_video(trials, seen, path, threshold=learned.offline.rule.threshold)

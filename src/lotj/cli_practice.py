@@ -252,7 +252,7 @@ def print_preflight(answer: Mapping[str, Any]) -> None:
     if not answer["presses"]:
         return
     low, high = answer["interval"]
-    silent = answer["recall"] is not None and answer["recall"] < answer["config"]["recall"]
+    silent = answer["go"] and answer["recall"] is not None and answer["recall"] < answer["config"]["recall"]
     colour, word = (
         ("yellow", "No-go") if not answer["go"] else ("yellow", "Go, but unsure") if silent else ("green", "Go")
     )

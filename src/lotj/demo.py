@@ -247,20 +247,20 @@ def keep_stage(run_root: Path, practised: Path) -> tuple[Path, Kept]:
     return library, kept
 
 
-def preflight_path(preset: Preset, run_root: Path, name: str, presses: int, seed: int) -> Path:
+def preflight_path(preset: Preset, run_root: Path, connector: str, config: PreflightConfig, seed: int) -> Path:
     """Where the answer about a connector in the preset's cell is kept."""
+    name = identify(connector, preset.robot).name
     marks = "-redteam" if is_red_teamed(run_root) else ""
     marks += f"-{robot_name(preset.robot)}" if is_own_cell(preset.robot) else ""
-    return run_root / "preflight" / f"{name}{marks}-s{seed}-n{presses}.json"
+    return run_root / "preflight" / f"{name}{marks}-s{seed}-n{config.presses}.json"
 
 
 def preflight_stage(
     preset: Preset, run_root: Path, known: Known, connector: str, config: PreflightConfig, seed: int
 ) -> dict[str, Any]:
     """Ask whether the reward may be trusted on a connector; the answer is kept in the run folder, and reused."""
-    name = identify(connector, preset.robot).name
-    path = preflight_path(preset, run_root, name, config.presses, seed)
-    asked = {"connector": name, "seed": seed, "config": to_json(config), **to_json(described(connector))}
+    path = preflight_path(preset, run_root, connector, config, seed)
+    asked = _asked(preset, connector, config, seed)
     if not path.exists():
         torch.set_num_threads(preset.threads)
         offline = load_offline(run_root, known)
@@ -269,10 +269,26 @@ def preflight_stage(
             answer = check_reward(connector, preset.robot, config, offline, candidates, store, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {**asked, **answer.as_json()})
+    return held_answer(preset, run_root, connector, config, seed)
+
+
+def held_answer(preset: Preset, run_root: Path, connector: str, config: PreflightConfig, seed: int) -> dict[str, Any]:
+    """The answer that is kept in the run folder.
+
+    Raises:
+        FileNotFoundError: nothing was asked.
+        ValueError: it was asked otherwise, or of the connector as it was before it was edited.
+    """
+    path, asked = preflight_path(preset, run_root, connector, config, seed), _asked(preset, connector, config, seed)
     held = dict(_json(path))
     if differs := [key for key in asked if held.get(key) != asked[key]]:
         raise ValueError(f"{path} was asked with another {', '.join(differs)}; delete it to ask again")
     return held
+
+
+def _asked(preset: Preset, connector: str, config: PreflightConfig, seed: int) -> dict[str, Any]:
+    name = identify(connector, preset.robot).name
+    return {"connector": name, "seed": seed, "config": to_json(config), **to_json(described(connector))}
 
 
 def _told(tick: Ticker, total: int) -> Callable[[Any], None]:

@@ -111,8 +111,6 @@ class Preset:
     """Of collection, training and practice; evaluation and the offline features have seeds of their own."""
 
     def __post_init__(self) -> None:
-        if self.trajectories < 1:
-            raise ValueError(f"--trajectories {self.trajectories}: expected at least 1 of each connector")
         for name, stage in (("reward", self.reward), ("critic", self.critic), ("policy", self.policy)):
             size = stage.model.encoder.image_size
             if size != self.image_size:
@@ -233,6 +231,8 @@ def _sized(
     )
 
 
+PARTS = ("reward", "critic", "policy", "practice", "evaluate")
+"""Sections without which a ``preset.json`` is none."""
 PRESETS: dict[str, Preset] = {
     "debug": _sized(
         "debug",
@@ -288,12 +288,12 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def load_preset(run_root: Path) -> Preset:
-    """The preset that a run folder was begun with.
+def read_preset(run_root: Path) -> dict[str, Any]:
+    """What a run folder says that it was begun with, as JSON.
 
     Raises:
         FileNotFoundError: it is not a run folder.
-        ValueError: another version of lotj wrote it.
+        ValueError: its ``preset.json`` is damaged.
     """
     path = run_root / "preset.json"
     if not path.exists():
@@ -302,19 +302,30 @@ def load_preset(run_root: Path) -> Preset:
         raise FileNotFoundError(f"{run_root} is not a run folder (no preset.json); {hint}")
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(held, dict) or "name" not in held:
+        if not isinstance(held, dict) or not all(isinstance(held.get(part), dict) for part in PARTS):
             raise ValueError(f"it holds {str(held)[:40]}")
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged, expected the settings that the run was begun with as JSON ({error}): restore it, or "
             "begin another run"
         ) from error
+    return held
+
+
+def load_preset(run_root: Path) -> Preset:
+    """The preset that a run folder was begun with.
+
+    Raises:
+        FileNotFoundError: it is not a run folder.
+        ValueError: its ``preset.json`` is damaged, or another version of lotj wrote it.
+    """
+    held = read_preset(run_root)
     try:
         return config_from(Preset, held)
-    except TypeError as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"{path} was written by another version of lotj, whose settings are not today's ({error}): use that "
-            "version, or begin another run"
+            f"{run_root / 'preset.json'} was written by another version of lotj, whose settings are not today's "
+            f"({error}): use that version, or begin another run"
         ) from error
 
 

@@ -157,7 +157,8 @@ def encode_offline(
 
 
 def features_path(run_root: Path, recipe: RecipeConfig) -> Path:
-    """Where a run keeps a recipe's frozen features; those of other settings than the run's own are kept beside them."""
+    """Where a run keeps a recipe's frozen features; those of other settings than the run's own are kept beside them.
+    Raises as ``load_preset`` does."""
     usual = replace(load_preset(run_root).practice, recipe=recipe.recipe)
     asked = encoding_settings(recipe)
     mark = "" if asked == encoding_settings(usual) else f"-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
