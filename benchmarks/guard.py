@@ -28,10 +28,11 @@ from lotj.guard import GuardConfig
 from lotj.judge import SuccessRule
 from lotj.offline import load_reward, train_reward
 from lotj.parallel import in_processes
-from lotj.pipeline import evaluate_policy, make_learner, practise
+from lotj.pipeline import evaluate_policy, practise
 from lotj.practice import PracticePaused
 from lotj.presets import Preset
 from lotj.provenance import provenance
+from lotj.recipe import make_learner
 from lotj.run import Run
 from lotj.stages import load_offline, store_path
 from lotj.trials import read_records

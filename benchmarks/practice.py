@@ -34,8 +34,8 @@ from lotj.data.store import TrajectoryStore
 from lotj.encoding import offline_features
 from lotj.judge import SuccessRule
 from lotj.offline import Known
-from lotj.pipeline import Offline, RecipeConfig, make_learner
 from lotj.presets import PRESETS
+from lotj.recipe import Offline, RecipeConfig, make_learner
 
 KNOWN = Known(("usb-a", "rj45", "din-5"), ("bnc",))
 

@@ -21,9 +21,10 @@ from lotj.data.store import TrajectoryStore
 from lotj.files import write_json
 from lotj.judge import SuccessRule
 from lotj.parallel import in_processes
-from lotj.pipeline import Offline, evaluate_policy, practise
+from lotj.pipeline import evaluate_policy, practise
 from lotj.presets import Preset
 from lotj.provenance import provenance
+from lotj.recipe import Offline
 from lotj.run import Run
 from lotj.stages import load_offline, store_path
 

@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "encoding": {"types", "data", "algos", "offline"} | RUN,
     "report": {"types", "stats", "nets", "data", "evaluate", "comparison"} | RUN,
     "split": {"cells", "sim", "offline"},
+    "recipe": {"algos", "guard", "judge", "practice", "preflight", "trials", "offline", "encoding"} | RUN,
     "pipeline": {
         "split",
         "types",
@@ -60,10 +61,10 @@ MAY_IMPORT = {
         "evaluate",
         "practice",
         "trials",
-        "guard",
         "preflight",
         "offline",
         "encoding",
+        "recipe",
     }
     | RUN,
     "presets": {
@@ -79,7 +80,7 @@ MAY_IMPORT = {
         "dagger",
         "offline",
         "encoding",
-        "pipeline",
+        "recipe",
     },
     "redteam": {
         "types",
@@ -91,12 +92,13 @@ MAY_IMPORT = {
         "parallel",
         "offline",
         "pipeline",
+        "recipe",
         "presets",
     }
     | RUN,
     "stages": {"sim", "data", "collect", "dagger", "distributed", "encoding", "offline", "parallel", "report"}
     | RUN
-    | {"pipeline", "presets", "redteam"},
+    | {"recipe", "presets", "redteam"},
     "learned": {
         "types",
         "rollout",
@@ -105,19 +107,19 @@ MAY_IMPORT = {
         "algos",
         "judge",
         "offline",
-        "pipeline",
+        "recipe",
         "presets",
         "redteam",
         "stages",
     }
     | RUN,
-    "evaluating": {"cells", "data", "offline", "learned", "pipeline", "presets", "stages"} | RUN,
+    "evaluating": {"cells", "data", "offline", "learned", "pipeline", "recipe", "presets", "stages"} | RUN,
     "demo": {"split", "types", "cells", "data", "algos", "trials", "preflight", "judge", "offline", "evaluating"}
     | {"learned"}
     | RUN
-    | {"fleet", "pipeline", "presets", "parallel", "redteam", "keeping", "stages"},
+    | {"fleet", "pipeline", "recipe", "presets", "parallel", "redteam", "keeping", "stages"},
     "outcome": {"types", "stats", "evaluate", "comparison", "presets", "report"} | RUN,
-    "speed": {"types", "sim", "nets", "algos", "rollout", "presets"},
+    "speed": {"types", "sim", "data", "nets", "algos", "rollout", "presets"},
     "experiments": {
         "split",
         "types",
@@ -133,7 +135,7 @@ MAY_IMPORT = {
         "collect",
         "dagger",
         "offline",
-        "pipeline",
+        "recipe",
         "presets",
         "demo",
         "stages",

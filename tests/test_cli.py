@@ -22,10 +22,10 @@ from lotj.data.store import TrajectoryStore
 from lotj.files import to_json, write_json
 from lotj.parallel import WorkerKilledError
 from lotj.practice import PracticePaused
-from lotj.presets import PRESETS, Speed, estimate, load_preset, with_cameras
+from lotj.presets import PRESETS, load_preset, with_cameras
 from lotj.run import Run, RunMismatchError
 from lotj.sim.connectors import load_catalogue
-from lotj.speed import measure
+from lotj.speed import Speed, estimate, measure
 from lotj.types import Trajectory
 
 

@@ -12,8 +12,8 @@ import torch
 
 from lotj import encoding, stages
 from lotj.data.store import TrajectoryStore
-from lotj.pipeline import Offline, feature_cache, make_learner
 from lotj.presets import load_preset
+from lotj.recipe import Offline, feature_cache, make_learner
 
 
 @pytest.fixture(scope="module")

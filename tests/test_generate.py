@@ -13,7 +13,7 @@ from test_connectors import alike
 
 from lotj import cli
 from lotj.collect import CollectConfig, collect
-from lotj.presets import PRESETS, Speed, estimate
+from lotj.presets import PRESETS
 from lotj.rollout import rollout
 from lotj.sim import generate
 from lotj.sim.baselines import StraightDown
@@ -26,6 +26,7 @@ from lotj.sim.generate import CLOSE, generate_connectors, generated_apart_from, 
 from lotj.sim.geometry import plug_solids, socket_solids
 from lotj.sim.parts import COLOURS, Part
 from lotj.sim.toml import save_connector, to_toml
+from lotj.speed import Speed, estimate
 
 CATALOGUE = load_catalogue()
 

@@ -24,8 +24,8 @@ from lotj.guard import TugConfig
 from lotj.judge import SuccessRule
 from lotj.learned import OFFLINE, PRESS, PRESS_STEPS, Attempt, Learned, insert, load_learned, practice_of
 from lotj.offline import load_policy
-from lotj.pipeline import Offline
 from lotj.presets import load_preset
+from lotj.recipe import Offline
 from tests.test_cells import SPEC, Constant, ToyRobot
 
 HORIZON = 5

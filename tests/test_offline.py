@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lotj import offline, pipeline, reward_validation
+from lotj import offline, pipeline, recipe, reward_validation
 from lotj.algos.iql import CriticConfig, CriticLearner, CriticNetwork
 from lotj.algos.policy import PolicyConfig
 from lotj.algos.reward import RewardConfig
@@ -116,7 +116,7 @@ def test_each_connector_is_practised_from_places_of_its_own(tmp_path: Path, monk
     for number, connector in enumerate(("europlug", "nema-5-15", "europlug")):
         run = Run(tmp_path / str(number), "practice", {}, 0)
         with pytest.raises(Stop):
-            config = pipeline.RecipeConfig().resolved("ground-truth")
+            config = recipe.RecipeConfig().resolved("ground-truth")
             pipeline.practise(connector, "sawyer-a", config, known, held, run, 0)
     assert drawn[0] == drawn[2]
     assert len({*drawn[0], *drawn[1]}) == 4

@@ -30,7 +30,7 @@ from lotj.cli_practice import print_outcome, print_preflight
 from lotj.console import bar, say
 from lotj.distributed import workers_for
 from lotj.parallel import WorkerKilledError
-from lotj.presets import PRESETS, Preset, estimate, load_preset, read_preset, with_cameras
+from lotj.presets import PRESETS, Preset, load_preset, read_preset, with_cameras
 from lotj.sim import GraphicsError
 from lotj.sim.scene import WRIST
 from lotj.types import StoppedError
@@ -312,7 +312,7 @@ def _claim(run_root: Path, preset: Preset) -> Path:
 
 
 def _print_estimate(preset: Preset, workers: int) -> None:
-    from lotj.speed import measure
+    from lotj.speed import estimate, measure
 
     expected = estimate(preset, measure(preset), workers)
     minutes = expected.total_minutes

@@ -12,7 +12,7 @@ from lotj.distributed import Workers, workers_for
 from lotj.experiments.reward_connectors import RewardConnectorsConfig
 from lotj.experiments.reward_levers import RewardLeversConfig
 from lotj.experiments.reward_runs import RewardCase, RewardTableConfig
-from lotj.presets import FRAMES_PER_TRAJECTORY, PRESETS, with_cameras
+from lotj.presets import PRESETS, with_cameras
 
 if TYPE_CHECKING:
     from lotj.collect import CollectConfig
@@ -109,6 +109,7 @@ def connectors(
     from lotj.experiments.reward_connectors import demand
     from lotj.experiments.reward_curve import connectors_table
     from lotj.experiments.reward_table import read_results
+    from lotj.speed import FRAMES_PER_TRAJECTORY
 
     say("Generating connectors that the catalogue lacks: a minute for some hundreds")
     cases = config.cases()

@@ -22,15 +22,11 @@ from lotj.keeping import Kept, keep
 from lotj.learned import OFFLINE, about_practice
 from lotj.offline import Known
 from lotj.parallel import beside
-from lotj.pipeline import (
-    Offline,
-    RecipeConfig,
-    check_reward,
-    practise,
-)
+from lotj.pipeline import check_reward, practise
 from lotj.preflight import NotTrustedError, PreflightConfig
 from lotj.presets import Preset
 from lotj.provenance import provenance
+from lotj.recipe import Offline, RecipeConfig
 from lotj.redteam import is_red_teamed, reward_folder
 from lotj.run import Run, read_metrics
 from lotj.split import refuse_known

@@ -24,8 +24,9 @@ from lotj.cells.opening import (
 from lotj.data.store import TrajectoryStore
 from lotj.learned import load_learned
 from lotj.offline import Known
-from lotj.pipeline import Offline, evaluate_policy, refuse_other_scale
+from lotj.pipeline import evaluate_policy, refuse_other_scale
 from lotj.presets import Preset
+from lotj.recipe import Offline
 from lotj.stages import Bars, store_path
 
 

@@ -20,8 +20,8 @@ from lotj.checkpoint import load_state
 from lotj.guard import TugConfig, tug_test
 from lotj.judge import Judge, SuccessRule
 from lotj.offline import Known
-from lotj.pipeline import Offline, RecipeConfig, make_learner
 from lotj.presets import load_preset
+from lotj.recipe import Offline, RecipeConfig, make_learner
 from lotj.redteam import is_red_teamed
 from lotj.rollout import policy_rng, rollout
 from lotj.stages import load_offline

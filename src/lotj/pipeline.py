@@ -5,25 +5,17 @@ A run folder holds one offline phase and any number of practices on connectors t
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from lotj.algos.ensemble import EnsembleConfig, EnsemblePractice
-from lotj.algos.iql import CriticNetwork
-from lotj.algos.iql_practice import IqlPractice, IqlPracticeConfig
 from lotj.algos.learner import Learner
-from lotj.algos.policy import PolicyNetwork
-from lotj.algos.reward import RewardModel
 from lotj.cells.adapter import Ask
 from lotj.cells.opening import (
     OWN_STARTS,
@@ -35,136 +27,20 @@ from lotj.cells.opening import (
     open_cell,
 )
 from lotj.data.store import TrajectoryStore
-from lotj.encoding import Cache, FeatureConfig, offline_features
+from lotj.encoding import offline_features
 from lotj.evaluate import EvaluateConfig, Evaluation, TrialLog, evaluate
-from lotj.files import to_json, write_json
+from lotj.files import write_json
 from lotj.fleet import Cells
-from lotj.guard import GuardConfig
-from lotj.judge import Judge, SuccessRule
-from lotj.offline import Known
+from lotj.judge import Judge
 from lotj.open_fleet import Job, open_fleet
-from lotj.practice import PracticeConfig, practise_in_rounds
+from lotj.practice import practise_in_rounds
 from lotj.preflight import Preflight, PreflightConfig, preflight
+from lotj.recipe import Offline, RecipeConfig, feature_cache, make_learner, weights_digest
 from lotj.run import Run
 from lotj.seeds import stream_seed
 from lotj.sim.connectors import get_connector
 from lotj.split import refuse_known
-from lotj.trials import RewardSource, TrialRecord
-
-Recipe = Literal["ensemble", "iql"]
-
-ONLINE_FRACTION: Mapping[Recipe, float] = {"ensemble": 0.5, "iql": 0.25}
-"""Share of online transitions in a batch: the paper's 25%; the half of RLPD with which ``ensemble`` won."""
-ONLINE_VIEWS: Mapping[Recipe, int] = {"ensemble": 4, "iql": 0}
-"""Augmented versions that are kept of each online frame: the paper augments offline frames alone (Sec. V-C)."""
-SOURCES: Mapping[Recipe, tuple[str, ...] | None] = {"ensemble": None, "iql": ("expert",)}
-"""Whose offline trajectories are mixed in. ``iql`` imitates; from all (None) the critics of ``ensemble`` learn what
-a press beside the hole comes to as well."""
-
-
-@dataclass(frozen=True)
-class Offline:
-    """What offline training leaves for practice."""
-
-    policy: PolicyNetwork
-    critic: CriticNetwork
-    reward: RewardModel
-    rule: SuccessRule
-    known: Known
-
-
-@dataclass(frozen=True)
-class RecipeConfig:
-    """A recipe of practice with its settings; only the chosen recipe's settings are used."""
-
-    recipe: Recipe = "ensemble"
-    """``iql``: the paper's. ``ensemble``: ours, a deviation."""
-    practice: PracticeConfig = PracticeConfig()
-    """Trials, batches and what is paid."""
-    ensemble: EnsembleConfig = EnsembleConfig()
-    """Settings of ``ensemble``."""
-    iql: IqlPracticeConfig = IqlPracticeConfig()
-    """Settings of ``iql``."""
-    features: FeatureConfig = FeatureConfig()
-    """The cache of frozen features."""
-    preflight: PreflightConfig = field(default_factory=PreflightConfig)
-    """What is asked of a learned reward before it is practised on."""
-
-    @property
-    def online_fraction(self) -> float:
-        """Share of online transitions in a batch: what ``practice`` says, or else the recipe's own."""
-        own = ONLINE_FRACTION[self.recipe]
-        return own if self.practice.online_fraction is None else self.practice.online_fraction
-
-    @property
-    def online_views(self) -> int:
-        """Augmented versions of each online frame, likewise."""
-        own = ONLINE_VIEWS[self.recipe]
-        return own if self.practice.online_views is None else self.practice.online_views
-
-    @property
-    def frozen(self) -> FeatureConfig:
-        """``features`` with the recipe's own sources where it names none."""
-        return replace(self.features, sources=self.features.sources or SOURCES[self.recipe])
-
-    def resolved(self, reward: RewardSource) -> RecipeConfig:
-        """The same with the reward source given and no setting left to be derived, as outputs record it."""
-        practice = replace(
-            self.practice,
-            reward=reward,
-            online_fraction=self.online_fraction,
-            online_views=self.online_views,
-            guard=GuardConfig() if reward == "ground-truth" else self.practice.guard,
-        )
-        return replace(self, practice=practice, features=self.frozen)
-
-
-def make_learner(config: RecipeConfig, offline: Offline, seed: int) -> Learner:
-    """Build the recipe's learner on copies of the offline networks."""
-    if config.recipe == "iql":
-        return IqlPractice(config.iql, offline.policy, offline.critic, seed=seed)
-    policy, critic = offline.policy.eval(), offline.critic.eval()
-    device = next(policy.parameters()).device
-    return EnsemblePractice(
-        config.ensemble,
-        [policy.encoder, critic.q_encoder, critic.v_encoder],
-        policy.mean_action,
-        action_dim=policy.action_dim,
-        seed=seed,
-        device=device,
-    )
-
-
-def feature_cache(path: Path, config: RecipeConfig, offline: Offline) -> Cache:
-    """The cache of a recipe's frozen features, told from those of other networks."""
-    encoders = (offline.policy.encoder, offline.critic.q_encoder, offline.critic.v_encoder)
-    weights = _digest(*(encoder.state_dict() for encoder in encoders))
-    return Cache(path, f"{config.recipe} {_components(config)} {weights}")
-
-
-def encoding_settings(config: RecipeConfig) -> str:
-    """All of a recipe that decides what its frozen features are, as JSON."""
-    return json.dumps({"features": to_json(config.frozen), "components": _components(config)}, sort_keys=True)
-
-
-def _components(config: RecipeConfig) -> int:
-    return config.ensemble.components if config.recipe == "ensemble" else 0
-
-
-def _digest(*states: Mapping[str, Any]) -> str:
-    """Tells weights from others: SHA-256 of all tensors of nested states, in their order."""
-    digest = hashlib.sha256()
-
-    def take(value: Any) -> None:
-        if isinstance(value, torch.Tensor):
-            digest.update(value.detach().cpu().numpy().tobytes())
-        elif isinstance(value, Mapping):
-            for inner in value.values():
-                take(inner)
-
-    for state in states:
-        take(state)
-    return digest.hexdigest()
+from lotj.trials import TrialRecord
 
 
 def practise(
@@ -331,7 +207,7 @@ def evaluate_policy(
         out.parent.mkdir(parents=True, exist_ok=True)
         # Networks that were trained anew begin anew: no evaluation mixes the trials of two.
         acting = policy.state_dict() if hasattr(policy, "state_dict") else {}
-        weights = _digest(offline.policy.state_dict(), offline.reward.network.state_dict(), acting)
+        weights = weights_digest(offline.policy.state_dict(), offline.reward.network.state_dict(), acting)
         of = {"policy": dict(about or {}), "rule": rule, "config": config, "robot": robot, "weights": weights}
         log = TrialLog(out.with_suffix(".partial.jsonl"), of)
     result = evaluate(

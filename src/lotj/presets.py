@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lotj.algos.ensemble import EnsembleConfig
 from lotj.algos.iql import CriticConfig
@@ -15,52 +15,21 @@ from lotj.algos.training import config_from
 from lotj.collect import CollectConfig
 from lotj.dagger import DaggerConfig
 from lotj.data.augment import AugmentConfig
-from lotj.data.replay import PRELOAD_BYTES
 from lotj.encoding import FeatureConfig
 from lotj.evaluate import EvaluateConfig
 from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
 from lotj.offline import CriticStage, Known, PolicyStage, RewardStage
-from lotj.pipeline import RecipeConfig
 from lotj.practice import PracticeConfig
+from lotj.recipe import RecipeConfig
 from lotj.sim.connectors import get_connector
 from lotj.sim.generate import generated_apart_from
 from lotj.split import known_connectors, split_by_group, split_by_name
 
 GENERATOR_SEED = 0
 """Of the connectors that presets draw at random: the first of ``lotj connectors generate --seed 0``."""
-FRAMES_PER_TRAJECTORY = 12.5
-"""Mean over the catalogue."""
-FRAMES_PER_ROLL_OUT = 16.0
-"""The same of roll-outs of a first policy."""
-
 DESK_POLICY_BOTTLENECK = BottleneckConfig(adversarial_weight=0.03, kl_weight=0.001)
 """DAIB on the policy at small sizes: a deviation from the paper, whose λ is 0.01 (docs/decisions.md, Networks)."""
-
-
-class Speed(NamedTuple):
-    """Rates that an estimate rests on, of one core; ``lotj.speed.measure`` measures them."""
-
-    trajectories: float
-    """Collected a second, with images."""
-    train_images: float
-    """Images a second through one encoder, forward and backward."""
-    encode_images: float
-    """Images a second through one encoder, forward."""
-
-
-class Estimate(NamedTuple):
-    """What a preset will take."""
-
-    minutes: dict[str, float]
-    """By stage."""
-    memory_gb: float
-    disk_gb: float
-
-    @property
-    def total_minutes(self) -> float:
-        """All stages together."""
-        return sum(self.minutes.values())
 
 
 @dataclass(frozen=True)
@@ -327,45 +296,3 @@ def load_preset(run_root: Path) -> Preset:
             f"{run_root / 'preset.json'} was written by another version of lotj, whose settings are not today's "
             f"({error}): use that version, or begin another run"
         ) from error
-
-
-def estimate(preset: Preset, speed: Speed, workers: int) -> Estimate:
-    """Expected minutes by stage, memory and disk of a whole ``lotj demo`` on a machine of this speed.
-
-    Args:
-        preset: what is to be done.
-        speed: of one core.
-        workers: processes that collect.
-    """
-    connectors = (len(preset.known) or preset.connectors) + preset.beside
-    trajectories, rolled = connectors * preset.trajectories, connectors * preset.dagger.trials
-    frames = trajectories * FRAMES_PER_TRAJECTORY + rolled * FRAMES_PER_ROLL_OUT
-    frame_bytes = preset.image_size**2 * 3 * preset.cameras
-    practice, features = preset.practice.practice, preset.practice.features
-    seconds_a_step = 1 / (speed.trajectories * FRAMES_PER_TRAJECTORY)
-    reward = preset.reward.steps * preset.reward.batch_size / speed.train_images
-    # A critic step trains two encoders and runs the target and the next value forward.
-    critic = preset.critic.steps * preset.critic.batch_size * (2 + 2 / 3) / speed.train_images
-    weights = 0.0 if preset.policy.relabel else 2 * frames / speed.encode_images
-    first = preset.dagger.steps * preset.policy.batch_size / speed.train_images if rolled else 0.0
-    policy = preset.policy.steps * preset.policy.batch_size / speed.train_images
-    # An update of practice costs about what training on two images does; a frame and its versions are encoded thrice.
-    steps, encoded = practice.trials * 17, 3 * (1 + preset.practice.online_views)
-    a_step = seconds_a_step + encoded / speed.encode_images + 2 * practice.updates_per_step / speed.train_images
-    evaluating = 2 * len(preset.evaluate.scenarios) * preset.evaluate.trials * 20 * seconds_a_step
-    seconds = {
-        "collect": trajectories / (speed.trajectories * workers),
-        "roll out": first + rolled * FRAMES_PER_ROLL_OUT * (seconds_a_step + 1 / speed.encode_images) / workers,
-        "train": max(reward, critic + weights + policy),
-        "encode": frames * features.views * 3 / speed.encode_images,
-        "practise": (steps * a_step + evaluating) * len(preset.practise_on),
-    }
-    iql = preset.practice.recipe == "iql"
-    critic_dim = preset.critic.model.encoder.feature_dim
-    feature_dim = (
-        preset.policy.model.encoder.feature_dim + 2 * critic_dim if iql else preset.practice.ensemble.components
-    )
-    disk = frames * (frame_bytes + 2 * features.views * feature_dim) / 1e9 + 0.3
-    # Images beyond PRELOAD_BYTES stay on the disk; two processes hold them.
-    memory = 3 + 2 * min(frames * frame_bytes, PRELOAD_BYTES) / 1e9
-    return Estimate({k: v / 60 for k, v in seconds.items()}, memory, disk)

@@ -25,8 +25,9 @@ from lotj.files import write_json
 from lotj.guard import GuardConfig
 from lotj.offline import Known, load_critic, load_policy, load_reward, train_reward
 from lotj.parallel import in_processes
-from lotj.pipeline import Offline, practise_unchecked
+from lotj.pipeline import practise_unchecked
 from lotj.presets import Preset
+from lotj.recipe import Offline
 from lotj.run import Run
 from lotj.seeds import stream_seed
 from lotj.sim.connectors import get_connector

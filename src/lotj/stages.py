@@ -20,14 +20,8 @@ from lotj.encoding import is_cached, offline_features
 from lotj.files import write_json
 from lotj.offline import Known, load_critic, load_policy, load_reward, train_critic, train_policy, train_reward
 from lotj.parallel import beside
-from lotj.pipeline import (
-    Offline,
-    RecipeConfig,
-    encoding_settings,
-    feature_cache,
-    make_learner,
-)
 from lotj.presets import Preset, load_preset
+from lotj.recipe import Offline, RecipeConfig, encoding_settings, feature_cache, make_learner
 from lotj.redteam import is_red_teamed, reward_folder
 from lotj.report.html import Extras, write_report
 from lotj.report.records import PracticeRecord

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from lotj.experiments.cases import require_choice, require_counts
-from lotj.pipeline import Recipe
 from lotj.practice import Scenario
 from lotj.presets import Preset
+from lotj.recipe import Recipe
 from lotj.sim.connectors import TEST_CONNECTORS, get_connector
 
 Kind = Literal["reward", "critic", "policy"]

@@ -17,8 +17,8 @@ from lotj.data.store import TrajectoryStore
 from lotj.experiments.ablation_cases import AblationJob, Network
 from lotj.experiments.reward_runs import with_method
 from lotj.offline import load_critic, load_policy, load_reward, stage_run, train_critic, train_policy, train_reward
-from lotj.pipeline import Offline
 from lotj.presets import Preset
+from lotj.recipe import Offline
 from lotj.run import RunMismatchError
 from lotj.stages import store_path
 

@@ -13,8 +13,8 @@ from lotj.experiments.ablation_cases import EVALUATED, AblationCase, AblationJob
 from lotj.experiments.ablation_nets import ablation_store, folder_of, is_trained, load_networks
 from lotj.experiments.cases import evaluation, unfinished, write_result
 from lotj.experiments.practised import read_practice
-from lotj.pipeline import RecipeConfig
 from lotj.presets import Preset
+from lotj.recipe import RecipeConfig
 from lotj.sim.connectors import get_connector
 from lotj.split import refuse_known
 from lotj.stages import encode_offline, silent_bars

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from lotj.experiments.ablation_cases import ARMS, EVALUATED
 from lotj.experiments.cases import in_order
 from lotj.experiments.practice_table import label
-from lotj.pipeline import Recipe
+from lotj.recipe import Recipe
 from lotj.tables import to_markdown
 from lotj.types import Trials
 

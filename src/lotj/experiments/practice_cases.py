@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from lotj.experiments.cases import require_choice, require_counts
-from lotj.pipeline import Recipe, RecipeConfig
 from lotj.practice import RewardSource
+from lotj.recipe import Recipe, RecipeConfig
 from lotj.sim.connectors import TEST_CONNECTORS, get_connector
 from lotj.sim.parts import did_you_mean
 from lotj.types import later
@@ -139,7 +139,7 @@ def changed(config: RecipeConfig, settings: Sequence[str]) -> RecipeConfig:
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{setting!r} is no setting of a recipe: {error}. Expected something like ensemble.discount=0.8, the "
-                "value as in JSON; the fields are those of lotj.pipeline.RecipeConfig"
+                "value as in JSON; the fields are those of lotj.recipe.RecipeConfig"
             ) from error
     return config
 

@@ -12,8 +12,8 @@ from lotj.experiments.cases import evaluation, unfinished, write_result
 from lotj.experiments.practice_cases import PracticeCase, PracticeJob, changed, practice_name
 from lotj.experiments.practised import read_practice
 from lotj.files import to_json, write_json
-from lotj.pipeline import RecipeConfig
 from lotj.presets import Preset, load_preset
+from lotj.recipe import RecipeConfig
 from lotj.sim.connectors import get_connector
 from lotj.split import refuse_known
 from lotj.stages import Bars, features_path, features_stage, load_offline, silent_bars, store_path

@@ -13,8 +13,8 @@ from lotj.experiments.cases import in_order
 from lotj.experiments.practice_cases import Unattended, short
 from lotj.experiments.practised import CONTROL_SECONDS, LEVELS, RESET_SECONDS, WINDOW
 from lotj.experiments.reward_table import markdown
-from lotj.pipeline import Recipe
 from lotj.practice import RewardSource
+from lotj.recipe import Recipe
 from lotj.stats import barnard, show_p
 from lotj.tables import count
 from lotj.types import Trials
