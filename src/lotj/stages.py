@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -23,11 +23,13 @@ from lotj.parallel import beside
 from lotj.presets import Preset, load_preset
 from lotj.recipe import Offline, RecipeConfig, encoding_settings, feature_cache, make_learner
 from lotj.redteam import is_red_teamed, reward_folder
-from lotj.report.html import Extras, write_report
-from lotj.report.records import PracticeRecord
-from lotj.report.saliency import SaliencyPanel, grad_cam
 from lotj.run import read_metrics
 from lotj.sim.controller import ControllerConfig
+
+if TYPE_CHECKING:
+    from lotj.report.html import Extras
+    from lotj.report.records import PracticeRecord
+    from lotj.report.saliency import SaliencyPanel
 
 
 class Ticker(Protocol):
@@ -161,6 +163,8 @@ def features_path(run_root: Path, recipe: RecipeConfig) -> Path:
 
 def report_stage(preset: Preset, run_root: Path, known: Known, folders: list[Path]) -> dict[str, Any]:
     """Write ``report.html`` and ``summary.json`` of the given practices."""
+    from lotj.report.html import Extras, write_report
+
     present, limit = load_offline(run_root, known), ControllerConfig().force_limit
 
     def extras(record: PracticeRecord) -> Extras:
@@ -177,6 +181,8 @@ def report_stage(preset: Preset, run_root: Path, known: Known, folders: list[Pat
 
 def _saliency(offline: Offline, images: Any) -> tuple[SaliencyPanel, ...]:
     """Where reward and policy look in images (B, H, W, 3)."""
+    from lotj.report.saliency import SaliencyPanel, grad_cam
+
     reward, policy = offline.reward.network, offline.policy
     heat = grad_cam(lambda x: reward(x)[0], reward.encoder.stages[1], images)
     down = grad_cam(lambda x: -policy.mean_action(policy.encoder(x))[:, 2], policy.encoder.stages[1], images)

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 from lotj.types import later
 
@@ -125,6 +124,8 @@ def _norm(kind: str) -> Callable[[int], nn.Module]:
 
 
 def _stage(in_width: int, width: int, stride: int, norm: Callable[[int], nn.Module]) -> nn.Sequential:
+    from torchvision.models.resnet import BasicBlock  # takes as long to import as torch
+
     blocks: list[Any] = []
     for index in range(BLOCKS_PER_STAGE):
         block_in, block_stride = (in_width, stride) if index == 0 else (width, 1)
