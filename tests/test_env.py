@@ -1,5 +1,8 @@
 """The simulated cell: Gymnasium's contract, determinism, limits, ground truth kept apart."""
 
+import subprocess
+import sys
+
 import gymnasium as gym
 import mujoco
 import numpy as np
@@ -294,3 +297,18 @@ def _projected(env, camera, point):
 def test_a_wrist_has_one_camera_or_two(cameras):
     with pytest.raises(ValueError, match=f"cameras must be from 1 to 2, got {cameras}"):
         InsertionEnv(CONNECTOR, cameras=cameras)
+
+
+def test_torch_can_come_after_the_first_picture():
+    """A picture drawn before torch's first optimizer, which loads Triton's LLVM beside Mesa's, crashes no process."""
+    code = (
+        "import gymnasium, lotj\n"
+        "gymnasium.make('lotj/Insertion-v0', connector='europlug', image_size=32).reset(seed=0)\n"
+        "import torch\n"
+        "weight = torch.nn.Parameter(torch.zeros(1))\n"
+        "weight.sum().backward()\n"
+        "torch.optim.Adam([weight]).step()\n"
+        "import torchvision\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
