@@ -224,7 +224,7 @@ def test_the_command_writes_files_that_a_collection_takes(tmp_path: Path, capsys
     """``lotj connectors generate`` writes one file a connector and a sheet, and names the next command; presets and
     collections know the files by path."""
     folder, sheet = tmp_path / "generated", tmp_path / "sheet.png"
-    cli.main(["connectors", "generate", "--count", "3", "--seed", "4", "--out", str(folder), "--sheet", str(sheet)])
+    cli.main(["connectors", "generate", "--count", "3", "--seed", "4", "--out", str(folder), "--picture", str(sheet)])
     told = capsys.readouterr().out
     assert f"lotj collect --run runs/generated desk --known {folder}/gen-4-*.toml" in told and sheet.exists()
     paths = tuple(str(path) for path in sorted(folder.glob("*.toml")))

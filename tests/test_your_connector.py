@@ -75,7 +75,7 @@ def test_new_leaves_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_show_tells_dimensions_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every part is listed with its dimensions in mm and its source, and the picture is a small PNG of four panels."""
     picture = tmp_path / "rj45.png"
-    cli.main(["connectors", "show", "rj45", "--out", str(picture)])
+    cli.main(["connectors", "show", "rj45", "--picture", str(picture)])
     told = capsys.readouterr().out
     for expected in ("14.5 mm", "11.7 x 6.6 mm", "IEC 60603-7", "rj45-shielded", "family modular", "pin 'nose'"):
         assert expected in told
@@ -85,6 +85,35 @@ def test_show_tells_dimensions_and_draws(tmp_path: Path, capsys: pytest.CaptureF
         assert image.size == (880, 696)
         shades = np.asarray(image.convert("L")).reshape(2, 348, 2, 440)
         assert all(np.ptp(shades[i, :, j]) > 100 for i in (0, 1) for j in (0, 1))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "connectors",
+        "connectors generate --count 1 --out generated",
+        "connectors show rj45",
+        "connectors check rj45",
+        "data validate store.sqlite",
+    ],
+)
+def test_a_picture_is_named_like_one(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture that could not be written is refused before anything else is done."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([*command.split(), "--picture", "rj45.gif"])
+    said = capsys.readouterr()
+    assert exit_.value.code == 2 and "--picture rj45.gif: expected a name that ends in .png or .jpg" in said.err
+    assert not said.out and not list(tmp_path.iterdir())
+
+
+def test_a_picture_is_what_its_name_says(tmp_path: Path) -> None:
+    """A name that ends in .jpg gets a JPEG."""
+    cli.main(["connectors", "show", "rj45", "--picture", str(tmp_path / "rj45.jpg")])
+    with Image.open(tmp_path / "rj45.jpg") as image:
+        assert image.format == "JPEG"
 
 
 def area(outline: np.ndarray) -> float:

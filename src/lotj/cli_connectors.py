@@ -12,7 +12,7 @@ import tyro
 from rich.markup import escape
 from rich.table import Table
 
-from lotj.console import bar, console, say
+from lotj.console import bar, check_picture, console, say
 
 if TYPE_CHECKING:
     from lotj.sim.connector import Connector
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def connectors(
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
     family: str | None = None,
-    sheet: Path | None = None,
+    picture: Path | None = None,
 ) -> None:
     """List the catalogue of connectors. Also: ``lotj connectors show``, ``new``, ``check``, ``generate``.
 
@@ -30,10 +30,11 @@ def connectors(
     Args:
         json_output: print a list of objects with name, family, variants, dimensions and sources.
         family: only this one.
-        sheet: write a picture of them all there.
+        picture: write one of them all there, .png or .jpg.
     """
     from lotj.sim.connectors import load_catalogue, to_json, variants_of
 
+    check_picture(picture)
     chosen = [c for c in load_catalogue().values() if family in (None, c.family)]
     if not chosen:
         families = ", ".join(sorted({c.family for c in load_catalogue().values()}))
@@ -41,11 +42,11 @@ def connectors(
     if json_output:
         sys.stdout.write(json.dumps([to_json(connector) for connector in chosen], indent=1) + "\n")
         return
-    if sheet is not None:
+    if picture is not None:
         from lotj.sim.sheet import contact_sheet
 
-        contact_sheet(chosen, sheet)
-        say(f"Contact sheet: {sheet}")
+        contact_sheet(chosen, picture)
+        say(f"Picture: {picture}")
         return
     table = Table("name", "title", "family", "depth", "close variants", title=f"{len(chosen)} connectors")
     for c in chosen:
@@ -55,7 +56,7 @@ def connectors(
     say("Next: lotj connectors show NAME, or lotj collect")
 
 
-def generate(out: Path, count: int = 300, seed: int = 0, sheet: Path | None = None) -> None:
+def generate(out: Path, count: int = 300, seed: int = 0, picture: Path | None = None) -> None:
     """Draw connectors at random from the catalogue's families, none close to a test connector; a file for each.
 
     Example: ``lotj connectors generate --count 300 --seed 0 --out generated``
@@ -64,44 +65,44 @@ def generate(out: Path, count: int = 300, seed: int = 0, sheet: Path | None = No
         out: folder of the TOML files.
         count: how many; a longer list begins with a shorter one.
         seed: of all draws.
-        sheet: write a picture of them all there.
+        picture: write one of them all there, .png or .jpg.
     """
     from lotj.sim.generate import generate_connectors
     from lotj.sim.toml import save_connector
 
+    check_picture(picture)
     with bar("draw connectors") as tick:
         drawn = generate_connectors(count, seed, tick)
     for connector in drawn:
         save_connector(connector, out)
     say(f"{len(drawn)} connectors of {len({connector.family for connector in drawn})} families: {out}")
-    if sheet is not None:
+    if picture is not None:
         from lotj.sim.sheet import contact_sheet
 
-        contact_sheet(drawn, sheet)
-        say(f"Contact sheet: {sheet}")
+        contact_sheet(drawn, picture)
+        say(f"Picture: {picture}")
     say(f"Next: lotj collect --run runs/generated desk --known {out}/gen-{seed}-*.toml")
 
 
-def show(connector: tyro.conf.Positional[str], out: Path | None = None) -> None:
+def show(connector: tyro.conf.Positional[str], picture: Path | None = None) -> None:
     """Show one connector: dimensions with units and sources, family, close variants, and a picture.
 
-    Example: ``lotj connectors show rj45 --out rj45.png``
+    Example: ``lotj connectors show rj45 --picture rj45.png``
 
     Args:
         connector: a name of the catalogue or a TOML file.
-        out: write a picture of plug and socket there (PNG).
+        picture: write one of plug and socket there, .png or .jpg.
     """
     from lotj.sim.connectors import get_connector, variants_of
 
+    check_picture(picture)
     chosen = get_connector(connector)
-    if out is not None:
-        _refuse_unless_png(out)
     say(f"{chosen.name}: {chosen.title}")
     others = ", ".join(name for name in variants_of(connector) if name != chosen.name) or "none in the catalogue"
     say(f"family {chosen.family}, group {chosen.group}; close variants: {others}")
     console.print(_dimensions(chosen))
-    if out is not None:
-        _draw(chosen, out)
+    if picture is not None:
+        _draw(chosen, picture)
     say(f"Next: {_check_command(connector)}")
 
 
@@ -143,16 +144,15 @@ def check(connector: tyro.conf.Positional[str], trials: int = 10, seed: int = 0,
         connector: a TOML file, or a name of the catalogue.
         trials: of each kind: scenario I, scenario II, near misses.
         seed: of the start states.
-        picture: where the picture goes; <name>.png beside the file (or here) by default.
+        picture: where it goes, .png or .jpg; <name>.png beside the file (or here) by default.
     """
     from lotj.check import check as examine
     from lotj.sim.connectors import get_connector
 
+    check_picture(picture)
     chosen = get_connector(connector)
-    out = picture or (
-        Path(connector).with_suffix(".png") if connector.endswith(".toml") else Path(f"{chosen.name}.png")
-    )
-    _draw(chosen, out)
+    beside = Path(connector).with_suffix(".png") if connector.endswith(".toml") else Path(f"{chosen.name}.png")
+    _draw(chosen, picture or beside)
     with bar("the scripted expert tries") as tick:
         found = examine(chosen, trials, seed, tick)
     play = ", ".join(f"{part} {1e3 * gap:.2f} mm" for part, gap in sorted(found.fit.play.items()))
@@ -181,14 +181,8 @@ def _check_command(connector: str) -> str:
 def _draw(connector: Connector, out: Path) -> None:
     from lotj.sim.picture import draw_connector
 
-    _refuse_unless_png(out)
     draw_connector(connector, out)
     say(f"Picture: {out}")
-
-
-def _refuse_unless_png(out: Path) -> None:
-    if out.suffix.lower() != ".png":
-        raise ValueError(f"the picture is a PNG, got {out}; choose a name that ends in .png")
 
 
 def _dimensions(connector: Connector) -> Table:

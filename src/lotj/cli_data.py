@@ -9,13 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from lotj.cli_exchange import READING, Reading
-from lotj.console import bar, console, say
+from lotj.console import bar, check_picture, console, say
 from lotj.data.sources import Format
 
 
 def validate(
     path: tyro.conf.Positional[Path],
-    gallery: Path | None = None,
+    picture: Path | None = None,
     horizon: int | None = None,
     robots: int | None = None,
     format: Format | None = None,
@@ -28,7 +28,7 @@ def validate(
 
     Args:
         path: the store, or a foreign data set as for ``lotj data import``.
-        gallery: write a picture of positives and negatives by connector there; of a store alone.
+        picture: write one of positives and negatives by connector there, .png or .jpg; of a store alone.
         horizon: the longest trajectory allowed, transitions; an own cell's store knows it, else 20.
         robots: how many robots the data of a store should come from; one for an own cell's store, else 2.
         format: what the data is, if that shall not be detected.
@@ -37,14 +37,15 @@ def validate(
     """
     from lotj.data.foreign_check import validate_foreign
     from lotj.data.sources import detect, open_source
-    from lotj.data.validate import gallery as draw
+    from lotj.data.validate import gallery
     from lotj.data.validate import validate as check
 
+    check_picture(picture)
     ours = (format or (detect(path) if path.exists() else "lotj")) == "lotj"
     if ours:
         report = check(path, horizon=horizon, robots=robots)
-    elif gallery is not None:
-        raise ValueError(f"{path}: a gallery is drawn of a store; import the data first: lotj data import {path}")
+    elif picture is not None:
+        raise ValueError(f"{path}: --picture is of a store; import the data first: lotj data import {path}")
     else:
         with bar("read") as tick:
             opened = open_source(path, reading, format, allow_pickle=allow_pickle)
@@ -65,9 +66,9 @@ def validate(
         console.print(
             f"[red]{defect.kind}[/]: {escape(defect.message)} [dim]{escape(defect.remedy)}[/]", soft_wrap=True
         )
-    if gallery is not None:
-        draw(path, gallery)
-        say(f"Gallery: {gallery}")
+    if picture is not None:
+        gallery(path, picture)
+        say(f"Picture: {picture}")
     console.print("[green]sound[/]" if report.sound else f"[red]{len(report.defects)} defects[/]")
     if not report.sound:
         raise SystemExit(1)

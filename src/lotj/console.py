@@ -16,6 +16,9 @@ from lotj.distributed import Workers, in_workers
 # Where nobody watches, for example in a log, tables need no narrow screen.
 console = Console(width=None if sys.stdout.isatty() else 120)
 
+PICTURES = (".png", ".jpg")
+"""What `--picture` may be called."""
+
 
 @contextmanager
 def bar(title: str) -> Iterator[Any]:
@@ -73,3 +76,13 @@ def each(
 def say(text: str) -> None:
     """Print a line as it is: paths are neither broken nor read as markup."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def check_picture(path: Path | None) -> None:
+    """Refuse a picture that could not be written, before anything is done.
+
+    Raises:
+        ValueError: its name does not end in that of a picture.
+    """
+    if path is not None and path.suffix.lower() not in PICTURES:
+        raise ValueError(f"--picture {path}: expected a name that ends in {' or '.join(PICTURES)}")

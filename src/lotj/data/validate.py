@@ -130,7 +130,7 @@ def validate(path: str | os.PathLike[str], *, horizon: int | None = None, robots
     )
 
 
-def gallery(path: str | os.PathLike[str], out_png: str | os.PathLike[str], per_class: int = 4) -> None:
+def gallery(path: str | os.PathLike[str], out: str | os.PathLike[str], per_class: int = 4) -> None:
     """Draw a contact sheet: for each connector its successes (green) and failures (red), the hardest to tell first.
 
     Hardest are the failures whose tip is closest to full insertion and the successes whose tip is farthest from it; at
@@ -139,7 +139,7 @@ def gallery(path: str | os.PathLike[str], out_png: str | os.PathLike[str], per_c
 
     Args:
         path: The store's file.
-        out_png: Where to write the picture.
+        out: Where to write the picture, a PNG or JPEG by its name.
         per_class: Images of each class in a row.
 
     Raises:
@@ -167,7 +167,7 @@ def gallery(path: str | os.PathLike[str], out_png: str | os.PathLike[str], per_c
                     where = "" if np.isnan(depth) else f"{depth:+.1f} | {lateral:.1f} mm  "
                     caption = f"{where}{index.source[trajectory[frame]]}"
                     sheet.tile(row, side * per_class + column, image, caption, positive)
-    sheet.picture.save(out_png)
+    sheet.picture.save(out)
 
 
 class _Sheet:

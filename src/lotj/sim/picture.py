@@ -28,7 +28,7 @@ GLANCE = 0.00002
 
 
 def draw_connector(connector: Connector, out: Path) -> None:
-    """Write the picture, 880 x 696 px, as a PNG.
+    """Write the picture, 880 x 696 px, as a PNG or JPEG by the file's name.
 
     Raises:
         GraphicsError: there is no OpenGL to draw with.
@@ -56,8 +56,9 @@ def draw_connector(connector: Connector, out: Path) -> None:
         sheet.paste(panel, (x, y + CAPTION))
         draw.text((x + 4, y + 3), title, fill="black", font=ImageFont.load_default(11))
     out.parent.mkdir(parents=True, exist_ok=True)
-    # 128 colours are enough for flat faces, and a third of the size.
-    sheet.quantize(128, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    # As a PNG 128 colours are enough for flat faces, and a third of the size.
+    fewer = sheet.quantize(128, dither=Image.Dither.NONE) if out.suffix.lower() == ".png" else sheet
+    fewer.save(out, optimize=True)
 
 
 def _plane(connector: Connector) -> float:
