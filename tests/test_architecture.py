@@ -134,6 +134,8 @@ MAY_IMPORT = {
         "practice",
         "collect",
         "dagger",
+        "judge",
+        "reward_validation",
         "offline",
         "recipe",
         "presets",

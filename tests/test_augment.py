@@ -185,6 +185,21 @@ def test_two_cameras_pictures_move_apart(config: AugmentConfig) -> None:
     assert torch.equal(torch.stack([left, right], 1).flatten(0, 1), alone)
 
 
+@pytest.mark.parametrize("config", [AugmentConfig(pad=5), AugmentConfig(pad=5, turn=20.0, zoom=0.3, flip=True)])
+def test_two_frames_move_together(config: AugmentConfig) -> None:
+    """Two frames of one camera are changed alike, as either is alone, and the next image is not changed as this one."""
+    one = images(4, 16, 16)
+    both = Augment(replace(config, together=True))(torch.cat([one, one], 3), generator(1))
+    left, right = both.split(16, dim=3)
+    assert torch.equal(left, right)
+    still = replace(config, brightness=0.0, contrast=0.0, saturation=0.0)
+    alone = Augment(still)(one, generator(1))
+    assert torch.equal(Augment(replace(still, together=True))(torch.cat([one, one], 3), generator(1))[..., :16], alone)
+    source = generator(2)
+    first, second = (Augment(replace(still, together=True))(torch.cat([one, one], 3), source) for _ in range(2))
+    assert not torch.equal(first, second)
+
+
 def test_two_cameras_pictures_change_colour_together() -> None:
     """Light and colours are the cell's, not a camera's."""
     one = images(4, 16, 16)

@@ -19,13 +19,13 @@ from lotj.experiments.reward_levers import LEVERS, RewardLeversConfig, levers_ta
 from lotj.experiments.reward_runs import (
     RewardTableConfig,
     count_frames,
-    crop_store,
     draw_connectors,
     drawable_connectors,
     run_case,
     with_method,
 )
 from lotj.experiments.reward_table import figures, mean_over_draws, paired, paired_tests, table_iv
+from lotj.experiments.reward_variants import Ensemble, View, derive_store
 from lotj.nets.bottleneck import METHODS
 from lotj.presets import PRESETS, with_cameras
 from lotj.sim.connectors import TEST_CONNECTORS, get_connector, variants_of
@@ -85,10 +85,12 @@ def test_every_lever_changes_one_thing_and_the_base_nothing() -> None:
     assert len({case.name for case in cases}) == len(cases) == 2 * len(LEVERS)
     stages = {case.method: case.stage for case in cases}
     assert stages["base"] == with_method(config.stage, "daib")
-    changed = {case.method: (case.stage, case.crop) for case in cases}
+    changed = {case.method: (case.stage, case.crop, case.members) for case in cases}
     assert all(change != changed["base"] for name, change in changed.items() if name != "base")
-    assert {case.method for case in cases if case.view[2] == 2} == {"two-cameras"}
-    assert {(case.method, case.collected_px) for case in cases if case.collected_px != 64} == {
+    assert {case.method for case in cases if case.view.cameras == 2} == {"two-cameras"}
+    assert {case.method for case in cases if case.view.before} == {"two-frames"}
+    assert {case.method for case in cases if not case.view.is_as_collected} == {"two-frames", "closer"}
+    assert {(case.method, case.view.collected_px) for case in cases if case.view.collected_px != 64} == {
         ("32-px", 32),
         ("96-px", 96),
         ("closer", 96),
@@ -255,7 +257,7 @@ def test_a_cropped_store_shows_the_middle(tmp_path: Path) -> None:
         first = store.read(0)
         begun.append(replace(first, image=np.ascontiguousarray(first.image[:, 8:40, 8:40])))
     for _ in range(2):
-        crop_store(whole, cropped, 32)
+        derive_store(whole, cropped, View(48, 32, 1, 0))
     with TrajectoryStore(whole) as store, TrajectoryStore(cropped) as small:
         assert len(small) == len(store) and small.metadata["collect"] == store.metadata["collect"]
         for index in range(len(store)):
@@ -273,10 +275,44 @@ def test_every_cameras_picture_is_cropped(tmp_path: Path) -> None:
         for key in ("connectors", "action_scale", "provenance", "collect"):
             store.set_metadata(key, {})
         store.append(replace(one, image=np.concatenate([one.image, 255 - one.image], axis=2)))
-    crop_store(whole, cropped, 4)
+    derive_store(whole, cropped, View(8, 4, 2, 0))
     middle = one.image[:, 2:6, 2:6]
     with TrajectoryStore(cropped) as store:
         np.testing.assert_array_equal(store.read(0).image, np.concatenate([middle, 255 - middle], axis=2))
+
+
+def test_the_frame_before_stands_beside_each(tmp_path: Path) -> None:
+    """Two frames: on the right of every picture is the one before it, of the first itself."""
+    whole, paired = tmp_path / "whole.sqlite", tmp_path / "paired.sqlite"
+    one = make_trajectory(0)
+    with TrajectoryStore(whole, mode="a") as store:
+        for key in ("connectors", "action_scale", "provenance", "collect"):
+            store.set_metadata(key, {})
+        store.append(one)
+    derive_store(whole, paired, View(8, 8, 1, 1))
+    with TrajectoryStore(paired) as store:
+        left, right = np.split(store.read(0).image, 2, axis=2)
+    np.testing.assert_array_equal(left, one.image)
+    np.testing.assert_array_equal(right, np.concatenate([one.image[:1], one.image[:-1]]))
+
+
+def test_several_networks_answer_by_their_mean(tmp_path: Path) -> None:
+    """Members differ by their seeds; one of a case's members is the case's answer only where all agree."""
+    from lotj.collect import CollectConfig, collect
+    from lotj.offline import load_reward
+
+    names, store = ("usb-a", "rj45", "bnc", "din-5", "schuko"), tmp_path / "t.sqlite"
+    collect(CollectConfig(names, trajectories=4, image_size=32), store, workers=1)
+    stage = replace(with_cameras(PRESETS["debug"], 1).reward, steps=4)
+    (case,) = RewardTableConfig(methods=("daib",), seeds=(0,), train=3, validation=1, held_out=1, stage=stage).cases()
+    case = replace(case, draw=draw_connectors(0, 3, 1, 1, names), members=2)
+    outcome = run_case(case, store, tmp_path / "runs", tmp_path / "results")
+    assert outcome["case"]["members"] == 2 and outcome["connectors"][0]["all"]["positives"] > 0
+    models = [load_reward(tmp_path / "runs" / case.name / member)[0] for member in "01"]
+    images = RNG.integers(0, 256, (3, 32, 32, 3), np.uint8)
+    answers = [model.logit(images) / model.logit_temperature for model in models]
+    assert not np.allclose(*answers)
+    np.testing.assert_allclose(Ensemble(models).logit(images), (answers[0] + answers[1]) / 2)
 
 
 def test_the_papers_tables_see_by_one_camera() -> None:

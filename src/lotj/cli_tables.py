@@ -16,6 +16,7 @@ from lotj.presets import PRESETS, with_cameras
 
 if TYPE_CHECKING:
     from lotj.collect import CollectConfig
+    from lotj.experiments.reward_variants import View
 
 STORED_BYTES = 1.07
 """Of a store for each byte of its images (`results/data.json`)."""
@@ -169,7 +170,7 @@ def _run_all(
     from lotj.experiments.cases import unfinished
 
     todo, own = unfinished(cases, results), out / f"{results.name}.sqlite"
-    stores = {view: _collect(*view, out, workers, trajectories) for view in {c.view for c in todo}}
+    stores = {view: _collect(view, out, workers, trajectories) for view in {c.view for c in todo}}
     if training is not None and todo:
         with bar("collect to train on") as tick:
             collect(training, own, workers=workers, progress=tick)
@@ -178,23 +179,24 @@ def _run_all(
     each("train and score", _run, tasks, len(cases), workers, (out, results))
 
 
-def _collect(pixels: int, crop: float, cameras: int, out: Path, workers: Workers, trajectories: int) -> Path:
-    """The trajectories of all connectors that can be drawn, as pictures of this size, or of the middle of it."""
+def _collect(view: View, out: Path, workers: Workers, trajectories: int) -> Path:
+    """The trajectories of all connectors that can be drawn, as a view shows them."""
     from lotj.collect import CollectConfig, collect
-    from lotj.experiments.reward_runs import crop_store, drawable_connectors
+    from lotj.experiments.reward_runs import drawable_connectors
+    from lotj.experiments.reward_variants import derive_store
 
+    pixels, cameras, two = view.collected_px, view.cameras, "-two" * (view.cameras > 1)
     usual = (pixels, cameras) == (PRESETS["desk"].image_size, 1)
-    store = out / ("trajectories.sqlite" if usual else f"trajectories-{pixels}{'-two' * (cameras > 1)}.sqlite")
+    store = out / ("trajectories.sqlite" if usual else f"trajectories-{pixels}{two}.sqlite")
     names = tuple(drawable_connectors())
     config = CollectConfig(names, trajectories, slow=0.15, wrong_place=0.15, image_size=pixels, cameras=cameras)
     with bar("collect" if usual else f"collect at {pixels} px, {cameras} camera(s)") as tick:
         collect(config, store, workers=workers, progress=tick)
-    if crop == 1.0:
+    if view.is_as_collected:
         return store
-    size = round(pixels * crop)
-    cropped = out / f"trajectories-{pixels}-{size}{'-two' * (cameras > 1)}.sqlite"
-    crop_store(store, cropped, size)
-    return cropped
+    derived = out / f"trajectories-{pixels}-{view.px}{two}{'-before' * view.before}.sqlite"
+    derive_store(store, derived, view)
+    return derived
 
 
 def _run(task: tuple[RewardCase, Path, Path, Path, Path | None]) -> str:

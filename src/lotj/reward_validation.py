@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lotj.algos.calibration import (
     auroc,
@@ -17,16 +18,28 @@ from lotj.algos.calibration import (
     reliability,
     sigmoid,
 )
-from lotj.algos.reward import RewardModel
 from lotj.data.batches import pressed_beside
 from lotj.data.store import TrajectoryStore
 from lotj.judge import SuccessRule, choose_rule
 from lotj.types import Trajectory
 
 
+class Classifier(Protocol):
+    """What can be calibrated: a ``RewardModel``, or several as one."""
+
+    logit_temperature: float
+    threshold: float
+
+    def logit(self, image: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
+        """Raw logit (B,) of camera images (B, H, W, 3) uint8."""
+
+
+ClassifierT = TypeVar("ClassifierT", bound=Classifier)
+
+
 def calibrate(
-    model: RewardModel, store: TrajectoryStore, validation: Sequence[str], false_fire_limit: float
-) -> tuple[RewardModel, SuccessRule, dict[str, Any]]:
+    model: ClassifierT, store: TrajectoryStore, validation: Sequence[str], false_fire_limit: float
+) -> tuple[ClassifierT, SuccessRule, dict[str, Any]]:
     """Fit temperature and rule on validation connectors; none of it looks at a held-out one.
 
     Returns:

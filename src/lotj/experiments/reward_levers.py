@@ -37,6 +37,11 @@ def _cameras(stage: RewardStage, cameras: int) -> RewardStage:
     return replace(stage, model=replace(stage.model, encoder=replace(stage.model.encoder, cameras=cameras)))
 
 
+def _frames(stage: RewardStage, frames: int) -> RewardStage:
+    """Frames of one camera in place of cameras: they are shifted, turned and zoomed alike."""
+    return _augment(_cameras(stage, frames), together=True)
+
+
 LEVERS: Mapping[str, Callable[[RewardStage], RewardStage]] = {
     BASE: lambda stage: stage,
     "no-recolouring": lambda stage: _augment(stage, recolour=0.0),
@@ -62,10 +67,16 @@ LEVERS: Mapping[str, Callable[[RewardStage], RewardStage]] = {
     "96-px": lambda stage: _pixels(stage, 96),
     "closer": lambda stage: stage,
     "two-cameras": lambda stage: _cameras(stage, 2),
+    "two-frames": lambda stage: _frames(stage, 2),
+    "three-networks": lambda stage: stage,
 }
-"""A change to the training of the reward model, by name; ``closer`` also uses the middle two thirds of the view."""
-CROPS: Mapping[str, float] = {"closer": 2 / 3}
-"""Levers that see the middle of the picture alone, and which share of its side."""
+"""A change to the training of the reward model, by name."""
+BESIDES: Mapping[str, Mapping[str, Any]] = {
+    "closer": {"crop": 2 / 3},
+    "two-frames": {"before": 1},
+    "three-networks": {"members": 3},
+}
+"""What some change beside its training: the middle two thirds of the view, the frame before, the mean of three."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,7 @@ class RewardLeversConfig:
                 seed,
                 draw_connectors(seed, self.train, self.validation, self.held_out),
                 LEVERS[lever](with_method(self.stage, self.method)),
-                crop=CROPS.get(lever, 1.0),
+                **BESIDES.get(lever, {}),
             )
             for seed in self.seeds
             for lever in self.levers

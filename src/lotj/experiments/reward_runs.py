@@ -18,15 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotj.algos.calibration import auroc, sigmoid
-from lotj.algos.reward import RewardModel
 from lotj.data.batches import pressed_beside
 from lotj.data.store import TrajectoryStore
+from lotj.experiments.reward_variants import Ensemble, View
 from lotj.files import to_json, write_json
+from lotj.judge import SuccessRule
 from lotj.nets.bottleneck import METHODS, BottleneckConfig
 from lotj.offline import Known, PolicyStage, RewardStage, train_reward
 from lotj.provenance import provenance
+from lotj.reward_validation import Classifier, calibrate
+from lotj.seeds import stream_seed
 from lotj.sim.connectors import get_connector, load_catalogue
 from lotj.sim.distance import barred_from_training
+from lotj.types import later
 
 BottledStage = TypeVar("BottledStage", RewardStage, PolicyStage)
 """The stages whose network has a bottleneck."""
@@ -64,16 +68,17 @@ class RewardCase:
     """At most this many of each training connector; None takes all that were collected."""
     crop: float = 1.0
     """Share of the picture's side that is used, its middle: it is collected larger, and cut to the network's size."""
+    before: int = later(0)
+    """How many earlier frames are seen beside each, as if by more cameras."""
+    members: int = later(1)
+    """Networks, of other seeds, whose mean logit is the answer."""
 
     @property
-    def collected_px(self) -> int:
-        """Size of the picture before it is cropped."""
-        return round(self.stage.model.encoder.image_size / self.crop)
-
-    @property
-    def view(self) -> tuple[int, float, int]:
-        """What its store depends on: ``collected_px``, ``crop``, and the number of cameras."""
-        return self.collected_px, self.crop, self.stage.model.encoder.cameras
+    def view(self) -> View:
+        """What it sees."""
+        encoder = self.stage.model.encoder
+        cameras = encoder.cameras // (1 + self.before)
+        return View(round(encoder.image_size / self.crop), encoder.image_size, cameras, self.before)
 
 
 @dataclass(frozen=True)
@@ -172,20 +177,6 @@ def draw_connectors(
     return Draw(train=sides[2], validation=sides[1], held_out=sides[0])
 
 
-def crop_store(source: Path, path: Path, size: int) -> None:
-    """Copy a store with the middle ``size`` x ``size`` px of each image; continues a copy that was begun."""
-    with TrajectoryStore(source) as store, TrajectoryStore(path, mode="a") as cropped:
-        edge = (store.shape.height - size) // 2
-        middle = slice(edge, edge + size)
-        for key in ("connectors", "action_scale", "provenance", "collect"):
-            cropped.set_metadata(key, store.metadata[key])
-        for index in range(len(cropped), len(store)):
-            trajectory = store.read(index)
-            pictures = np.split(trajectory.image, store.shape.cameras, axis=2)
-            image = np.concatenate([picture[:, middle, middle] for picture in pictures], axis=2)
-            cropped.append(replace(trajectory, image=image))
-
-
 def run_case(
     case: RewardCase,
     store_path: Path,
@@ -211,10 +202,9 @@ def run_case(
         known = Known(case.draw.train, case.draw.validation)
         stage = replace(case.stage, trajectories=case.trajectories)
         trained_on = count_training(case, training)
-        model, rule = train_reward(
-            stage, training, known, runs / case.name, case.seed, progress, store if training_path else None
+        model, rule, validated = _train(
+            case, stage, training, store if training_path else None, known, runs / case.name, progress
         )
-        validated = json.loads((runs / case.name / "evaluation.json").read_text(encoding="utf-8"))
         cuts = {"half": 0.5, "balanced": validated["balanced_threshold"], "operating": rule.threshold}
         outcome = {
             "case": to_json(case),
@@ -230,6 +220,27 @@ def run_case(
     results.mkdir(parents=True, exist_ok=True)
     write_json(results / f"{case.name}.json", outcome)
     return outcome
+
+
+def _train(
+    case: RewardCase,
+    stage: RewardStage,
+    store: TrajectoryStore,
+    validation_store: TrajectoryStore | None,
+    known: Known,
+    folder: Path,
+    progress: Callable[[int, int, Mapping[str, float]], None],
+) -> tuple[Classifier, SuccessRule, Mapping[str, Any]]:
+    """A case's network, or several as one, with its rule and what validation says of it."""
+    if case.members == 1:
+        model, rule = train_reward(stage, store, known, folder, case.seed, progress, validation_store)
+        return model, rule, json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    members = []
+    for member in range(case.members):
+        seed = stream_seed(case.seed, "member", str(member))
+        trained, _ = train_reward(stage, store, known, folder / str(member), seed, progress, validation_store)
+        members.append(trained)
+    return calibrate(Ensemble(members), validation_store or store, known.validation, stage.false_fire_limit)
 
 
 def count_training(case: RewardCase, store: TrajectoryStore) -> int:
@@ -252,7 +263,7 @@ def count_training(case: RewardCase, store: TrajectoryStore) -> int:
     return found
 
 
-def score(model: RewardModel, store: TrajectoryStore, connector: str, cuts: Mapping[str, float]) -> dict[str, Any]:
+def score(model: Classifier, store: TrajectoryStore, connector: str, cuts: Mapping[str, float]) -> dict[str, Any]:
     """Raw counts of one held-out connector, for all its frames and for those of the paper's scripted policy alone.
 
     Returns:

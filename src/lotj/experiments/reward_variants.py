@@ -1,0 +1,72 @@
+"""What some levers need beside settings: pictures made of others, and several networks that answer as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lotj.algos.reward import RewardModel
+from lotj.data.store import TrajectoryStore
+
+
+class View(NamedTuple):
+    """What a case sees; cases with the same view share a store."""
+
+    collected_px: int
+    """Side of the picture as it was collected."""
+    px: int
+    """Side of its middle, which is seen."""
+    cameras: int
+    """Whose pictures stand side by side."""
+    before: int
+    """How many earlier frames stand beside each."""
+
+    @property
+    def is_as_collected(self) -> bool:
+        """Nothing to be cut out or to be put beside."""
+        return self.px == self.collected_px and not self.before
+
+
+def derive_store(source: Path, path: Path, view: View) -> None:
+    """Copy a store with the pictures of a view; continues a copy that was begun.
+
+    Args:
+        source: the trajectories as they were collected.
+        path: the copy.
+        view: the middle of each camera's picture is taken, and the frames before it are put to its right, the latest
+            first. Before the first frame of a trajectory there was nothing else than that frame.
+    """
+    with TrajectoryStore(source) as store, TrajectoryStore(path, mode="a") as derived:
+        edge = (store.shape.height - view.px) // 2
+        middle = slice(edge, edge + view.px)
+        for key in ("connectors", "action_scale", "provenance", "collect"):
+            derived.set_metadata(key, store.metadata[key])
+        for index in range(len(derived), len(store)):
+            trajectory = store.read(index)
+            pictures = np.split(trajectory.image, store.shape.cameras, axis=2)
+            image = np.concatenate([picture[:, middle, middle] for picture in pictures], axis=2)
+            at = np.arange(len(image))
+            seen = [image[np.maximum(at - back, 0)] for back in range(view.before + 1)]
+            derived.append(replace(trajectory, image=np.concatenate(seen, axis=2)))
+
+
+class Ensemble:
+    """Several reward models as one: the mean of their calibrated logits.
+
+    Args:
+        members: of whatever seeds.
+    """
+
+    def __init__(self, members: Sequence[RewardModel]) -> None:
+        self.members = tuple(members)
+        self.logit_temperature = 1.0
+        self.threshold = 0.5
+
+    def logit(self, image: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
+        """(B,) of camera images (B, H, W, 3) uint8."""
+        return np.mean([member.logit(image) / member.logit_temperature for member in self.members], axis=0)
