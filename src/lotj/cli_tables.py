@@ -195,7 +195,8 @@ def _collect(view: View, out: Path, workers: Workers, trajectories: int) -> Path
     if view.is_as_collected:
         return store
     derived = out / f"trajectories-{pixels}-{view.px}{two}{'-before' * view.before}.sqlite"
-    derive_store(store, derived, view)
+    with bar("cut and pair pictures") as tick:
+        derive_store(store, derived, view, tick)
     return derived
 
 

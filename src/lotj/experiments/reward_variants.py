@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +32,9 @@ class View(NamedTuple):
         return self.px == self.collected_px and not self.before
 
 
-def derive_store(source: Path, path: Path, view: View) -> None:
+def derive_store(
+    source: Path, path: Path, view: View, progress: Callable[[int, int], None] = lambda done, total: None
+) -> None:
     """Copy a store with the pictures of a view; continues a copy that was begun.
 
     Args:
@@ -40,6 +42,7 @@ def derive_store(source: Path, path: Path, view: View) -> None:
         path: the copy.
         view: the middle of each camera's picture is taken, and the frames before it are put to its right, the latest
             first. Before the first frame of a trajectory there was nothing else than that frame.
+        progress: called with (trajectories done, in all).
     """
     with TrajectoryStore(source) as store, TrajectoryStore(path, mode="a") as derived:
         edge = (store.shape.height - view.px) // 2
@@ -53,6 +56,7 @@ def derive_store(source: Path, path: Path, view: View) -> None:
             at = np.arange(len(image))
             seen = [image[np.maximum(at - back, 0)] for back in range(view.before + 1)]
             derived.append(replace(trajectory, image=np.concatenate(seen, axis=2)))
+            progress(index + 1, len(store))
 
 
 class Ensemble:
