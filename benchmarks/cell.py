@@ -197,7 +197,7 @@ def main() -> None:
         "connectors": rows,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(arguments.out, result)
     print(json.dumps({"mean": means, "worst": worst}, indent=1))
 
 

@@ -28,6 +28,8 @@ import torch
 from lotj.data.augment import Augment, AugmentConfig
 from lotj.data.replay import TransitionDataset
 from lotj.data.store import TrajectoryStore
+from lotj.files import write_json
+from lotj.provenance import provenance
 from lotj.types import Trajectory
 
 SIZE = 64
@@ -186,7 +188,7 @@ def main() -> None:
         if importlib.util.find_spec("lance"):
             result["lance"] = measure_lance(Path(folder, "lance"), arguments.trajectories)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(arguments.out, {**provenance(), **result})
     print(json.dumps(result, indent=2))
 
 

@@ -49,6 +49,7 @@ def main() -> None:
             for size in SIZES]  # fmt: skip
     for row in rows:
         print(row)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, {**provenance(), "threads": 1, "batches": rows})
 
 

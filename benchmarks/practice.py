@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -32,9 +29,11 @@ from lotj.data.batches import FeatureBatch
 from lotj.data.replay import TransitionDataset
 from lotj.data.store import TrajectoryStore
 from lotj.encoding import offline_features
+from lotj.files import write_json
 from lotj.judge import SuccessRule
 from lotj.offline import Known
 from lotj.presets import PRESETS
+from lotj.provenance import provenance
 from lotj.recipe import Offline, RecipeConfig, make_learner
 
 KNOWN = Known(("usb-a", "rj45", "din-5"), ("bnc",))
@@ -50,16 +49,8 @@ def main() -> None:
     rows = []
     for name in arguments.presets:
         rows += measure_preset(name, arguments.repeats if name == "desk" else max(1, arguments.repeats // 4))
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    result = {
-        "command": " ".join(["python", "benchmarks/practice.py", *sys.argv[1:]]),
-        "commit": commit,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "threads": 1,
-        "rows": rows,
-    }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(arguments.out, {**provenance(), "threads": 1, "rows": rows})
     print(json.dumps(rows, indent=1))
 
 

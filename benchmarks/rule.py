@@ -97,6 +97,7 @@ def main() -> None:
     for row in in_processes(measure, tasks, arguments.workers):
         rows.append(row)
         print(json.dumps(row), flush=True)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, {**provenance(), "rows": rows})
 
 

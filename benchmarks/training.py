@@ -104,6 +104,7 @@ def main() -> None:
                 rows.append({"stage": stage, **{k: round(v, 1) for k, v in rate.items()}})
                 rows[-1]["share"] = round(rate["own"] / rate["bare"], 3)
                 print(rows[-1], flush=True)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, {**provenance(), "threads": 1, "images_per_second": rows})
 
 

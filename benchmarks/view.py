@@ -10,13 +10,13 @@ A pixel counts as changed from 8 levels of 255 on, which is more than the image 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lotj.files import write_json
 from lotj.provenance import provenance
 from lotj.sim.env import InsertionEnv
 from lotj.sim.randomize import CELLS
@@ -74,8 +74,7 @@ def main() -> None:
                 rows.append(measure(robot, size, crop))
                 print(rows[-1], flush=True)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    content = {**provenance(), "connectors": CONNECTORS, "levels": LEVELS, "rows": rows}
-    arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(arguments.out, {**provenance(), "connectors": CONNECTORS, "levels": LEVELS, "rows": rows})
 
 
 if __name__ == "__main__":
