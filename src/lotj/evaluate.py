@@ -40,7 +40,7 @@ class EvaluateConfig:
     """Names handed to ``make_env``; I starts within 10 mm of the socket, II at 10-20 mm."""
     seed: int = 0
     """With scenario, connector and index of a trial it fixes that trial's start state and the policy's generator."""
-    acting_std: float = 0.3
+    acting_std: float = 0.2
     """Standard deviation of the noise that every evaluated policy acts with, in units of action; 0 is the paper's."""
     connector: str = ""
     """Mixed into the seeds, so that connectors do not share start states and with them their flukes."""
