@@ -512,3 +512,10 @@ def test_a_reward_that_hardly_ever_pays_is_called_out(capsys, claimed, reward, t
     cli.print_outcome({"practices": [row]})
     said = " ".join(capsys.readouterr().out.split())
     assert (f"claimed {claimed} successes in 200 trials" in said) == told
+
+
+def test_a_command_starts_without_what_it_does_not_need():
+    """Torchvision and Matplotlib take as long to import as everything else; only what uses them waits for them."""
+    code = "import sys, lotj.cli; sys.exit(' '.join({'torchvision', 'matplotlib'} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -299,11 +299,15 @@ def test_a_wrist_has_one_camera_or_two(cameras):
         InsertionEnv(CONNECTOR, cameras=cameras)
 
 
-def test_torch_can_come_after_the_first_picture():
+@pytest.mark.parametrize("renderer", ["lotj's", "another"])
+def test_torch_can_come_after_the_first_picture(renderer):
     """A picture drawn before torch's first optimizer, which loads Triton's LLVM beside Mesa's, crashes no process."""
+    draw = {
+        "lotj's": "import gymnasium; gymnasium.make('lotj/Insertion-v0', connector='bnc', image_size=32).reset(seed=0)",
+        "another": "import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>')).render()",
+    }
     code = (
-        "import gymnasium, lotj\n"
-        "gymnasium.make('lotj/Insertion-v0', connector='europlug', image_size=32).reset(seed=0)\n"
+        f"import lotj; {draw[renderer]}\n"
         "import torch\n"
         "weight = torch.nn.Parameter(torch.zeros(1))\n"
         "weight.sum().backward()\n"

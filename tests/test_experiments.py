@@ -22,12 +22,14 @@ from lotj.experiments.reward_runs import (
     draw_connectors,
     drawable_connectors,
     run_case,
+    score,
     with_method,
 )
 from lotj.experiments.reward_table import figures, mean_over_draws, paired, paired_tests, table_iv
 from lotj.experiments.reward_variants import Ensemble, View, derive_store
 from lotj.nets.bottleneck import METHODS
 from lotj.presets import PRESETS, with_cameras
+from lotj.reward_validation import calibrate
 from lotj.sim.connectors import TEST_CONNECTORS, get_connector, variants_of
 
 RNG = np.random.default_rng(0)
@@ -296,6 +298,39 @@ def test_the_frame_before_stands_beside_each(tmp_path: Path) -> None:
     np.testing.assert_array_equal(right, np.concatenate([one.image[:1], one.image[:-1]]))
 
 
+def test_a_copy_of_another_collection_is_refused(tmp_path: Path) -> None:
+    """What was cut from a store that has been made anew since, or cut twice, is not taken for the new store's."""
+    whole, cropped = tmp_path / "whole.sqlite", tmp_path / "cropped.sqlite"
+
+    def make(collected: int) -> None:
+        with TrajectoryStore(whole, mode="a") as store:
+            for key in ("connectors", "action_scale", "provenance", "collect"):
+                store.set_metadata(key, {"of": collected})
+            store.append(make_trajectory(collected))
+
+    make(0)
+    derive_store(whole, cropped, View(8, 4, 1, 0))
+    whole.unlink()
+    make(1)
+    with pytest.raises(ValueError, match=r"cropped.sqlite was made of another whole.sqlite.*delete it"):
+        derive_store(whole, cropped, View(8, 4, 1, 0))
+    cropped.unlink()
+    derive_store(whole, cropped, View(8, 4, 1, 0))
+    with TrajectoryStore(cropped, mode="a") as store:
+        store.append(store.read(0))
+    with pytest.raises(ValueError, match="made of another"):
+        derive_store(whole, cropped, View(8, 4, 1, 0))
+
+
+def test_a_case_says_what_it_cannot_be() -> None:
+    """No networks, or more frames than pictures, have no answer."""
+    case = RewardLeversConfig(levers=("two-frames",), seeds=(0,), stage=REWARD_LEVERS.stage).cases()[0]
+    with pytest.raises(ValueError, match="two-frames-s0: expected members of at least 1"):
+        replace(case, members=0)
+    with pytest.raises(ValueError, match="before 2 and 2 pictures"):
+        replace(case, before=2)
+
+
 def test_several_networks_answer_by_their_mean(tmp_path: Path) -> None:
     """Members differ by their seeds; one of a case's members is the case's answer only where all agree."""
     from lotj.collect import CollectConfig, collect
@@ -313,6 +348,17 @@ def test_several_networks_answer_by_their_mean(tmp_path: Path) -> None:
     answers = [model.logit(images) / model.logit_temperature for model in models]
     assert not np.allclose(*answers)
     np.testing.assert_allclose(Ensemble(models).logit(images), (answers[0] + answers[1]) / 2)
+    with TrajectoryStore(store) as trajectories:
+        _, rule, evaluation = calibrate(Ensemble(models), trajectories, case.draw.validation, stage.false_fire_limit)
+        cuts = {"half": 0.5, "balanced": evaluation["balanced_threshold"], "operating": rule.threshold}
+        assert outcome["cuts"] == cuts
+        expected = score(
+            calibrate(Ensemble(models), trajectories, case.draw.validation, 1.0)[0],
+            trajectories,
+            case.draw.held_out[0],
+            cuts,
+        )
+    assert outcome["connectors"] == [expected]
 
 
 def test_the_papers_tables_see_by_one_camera() -> None:

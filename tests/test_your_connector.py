@@ -105,7 +105,7 @@ def test_a_picture_is_named_like_one(
     with pytest.raises(SystemExit) as exit_:
         cli.main([*command.split(), "--picture", "rj45.gif"])
     said = capsys.readouterr()
-    assert exit_.value.code == 2 and "--picture rj45.gif: expected a name that ends in .png or .jpg" in said.err
+    assert exit_.value.code == 2 and "--picture rj45.gif: expected a name that ends in .png, .jpg, .jpeg" in said.err
     assert not said.out and not list(tmp_path.iterdir())
 
 

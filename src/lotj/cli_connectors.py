@@ -35,6 +35,8 @@ def connectors(
     from lotj.sim.connectors import load_catalogue, to_json, variants_of
 
     check_picture(picture)
+    if json_output and picture is not None:
+        raise ValueError("--json and --picture: expected one of them, got both; ask twice")
     chosen = [c for c in load_catalogue().values() if family in (None, c.family)]
     if not chosen:
         families = ", ".join(sorted({c.family for c in load_catalogue().values()}))

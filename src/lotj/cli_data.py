@@ -66,9 +66,9 @@ def validate(
         console.print(
             f"[red]{defect.kind}[/]: {escape(defect.message)} [dim]{escape(defect.remedy)}[/]", soft_wrap=True
         )
+    console.print("[green]sound[/]" if report.sound else f"[red]{len(report.defects)} defects[/]")
     if picture is not None:
         gallery(path, picture)
         say(f"Picture: {picture}")
-    console.print("[green]sound[/]" if report.sound else f"[red]{len(report.defects)} defects[/]")
     if not report.sound:
         raise SystemExit(1)

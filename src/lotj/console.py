@@ -16,7 +16,7 @@ from lotj.distributed import Workers, in_workers
 # Where nobody watches, for example in a log, tables need no narrow screen.
 console = Console(width=None if sys.stdout.isatty() else 120)
 
-PICTURES = (".png", ".jpg")
+PICTURES = (".png", ".jpg", ".jpeg")
 """What `--picture` may be called."""
 
 
@@ -79,10 +79,12 @@ def say(text: str) -> None:
 
 
 def check_picture(path: Path | None) -> None:
-    """Refuse a picture that could not be written, before anything is done.
+    """Refuse a picture whose name says that it could not be written, before anything is done.
 
     Raises:
-        ValueError: its name does not end in that of a picture.
+        ValueError: its name does not end in that of a picture, or is that of a folder.
     """
     if path is not None and path.suffix.lower() not in PICTURES:
-        raise ValueError(f"--picture {path}: expected a name that ends in {' or '.join(PICTURES)}")
+        raise ValueError(f"--picture {path}: expected a name that ends in {', '.join(PICTURES)}")
+    if path is not None and path.is_dir():
+        raise ValueError(f"--picture {path} is a folder, expected a file")

@@ -49,7 +49,7 @@ class AugmentConfig:
     noise: float = 0.0
     """Standard deviation of Gaussian pixel noise, in levels of 255."""
     together: bool = later(False)
-    """Pictures that stand side by side are shifted, turned, zoomed and mirrored alike."""
+    """Pictures that stand side by side are shifted, turned, zoomed and mirrored alike: for frames of one camera."""
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation", "grayscale", "recolour"):

@@ -11,6 +11,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -167,6 +168,7 @@ def gallery(path: str | os.PathLike[str], out: str | os.PathLike[str], per_class
                     where = "" if np.isnan(depth) else f"{depth:+.1f} | {lateral:.1f} mm  "
                     caption = f"{where}{index.source[trajectory[frame]]}"
                     sheet.tile(row, side * per_class + column, image, caption, positive)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     sheet.picture.save(out)
 
 

@@ -73,6 +73,14 @@ class RewardCase:
     members: int = later(1)
     """Networks, of other seeds, whose mean logit is the answer."""
 
+    def __post_init__(self) -> None:
+        cameras = self.stage.model.encoder.cameras
+        if self.members < 1 or self.before < 0 or cameras % (1 + self.before):
+            raise ValueError(
+                f"RewardCase {self.name}: expected members of at least 1, and a multiple of 1 + before pictures, got "
+                f"members {self.members}, before {self.before} and {cameras} pictures (encoder.cameras)"
+            )
+
     @property
     def view(self) -> View:
         """What it sees."""
@@ -240,7 +248,11 @@ def _train(
         seed = stream_seed(case.seed, "member", str(member))
         trained, _ = train_reward(stage, store, known, folder / str(member), seed, progress, validation_store)
         members.append(trained)
-    return calibrate(Ensemble(members), validation_store or store, known.validation, stage.false_fire_limit)
+    ensemble, rule, evaluation = calibrate(
+        Ensemble(members), validation_store or store, known.validation, stage.false_fire_limit
+    )
+    write_json(folder / "evaluation.json", evaluation)
+    return ensemble, rule, evaluation
 
 
 def count_training(case: RewardCase, store: TrajectoryStore) -> int:

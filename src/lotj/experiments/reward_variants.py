@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lotj.algos.reward import RewardModel
 from lotj.data.store import TrajectoryStore
+from lotj.files import lock
 
 
 class View(NamedTuple):
@@ -43,12 +44,24 @@ def derive_store(
         view: the middle of each camera's picture is taken, and the frames before it are put to its right, the latest
             first. Before the first frame of a trajectory there was nothing else than that frame.
         progress: called with (trajectories done, in all).
+
+    Raises:
+        BusyError: another process makes the same copy.
+        ValueError: the copy that is there is of another collection.
     """
-    with TrajectoryStore(source) as store, TrajectoryStore(path, mode="a") as derived:
+    with (
+        lock(path.with_suffix(".lock")),
+        TrajectoryStore(source) as store,
+        TrajectoryStore(path, mode="a") as derived,
+    ):
         edge = (store.shape.height - view.px) // 2
         middle = slice(edge, edge + view.px)
-        for key in ("connectors", "action_scale", "provenance", "collect"):
-            derived.set_metadata(key, store.metadata[key])
+        of = {key: store.metadata[key] for key in ("connectors", "action_scale", "provenance", "collect")}
+        held = {key: derived.metadata.get(key, value) for key, value in of.items()}
+        if held != of or len(derived) > len(store):
+            raise ValueError(f"{path} was made of another {source.name} than is there now; delete it to make it anew")
+        for key, value in of.items():
+            derived.set_metadata(key, value)
         for index in range(len(derived), len(store)):
             trajectory = store.read(index)
             pictures = np.split(trajectory.image, store.shape.cameras, axis=2)

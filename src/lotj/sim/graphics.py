@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-from contextlib import suppress
 
 import mujoco
 
@@ -17,16 +15,8 @@ def make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
     Raises:
         GraphicsError: there is no OpenGL to draw with; says what to set or install.
     """
-    _load_triton()
     try:
         return mujoco.Renderer(model, height, width)
     except (mujoco.FatalError, RuntimeError, ImportError, AttributeError) as error:
         backend = os.environ.get("MUJOCO_GL") or "not set"
         raise GraphicsError(f"MuJoCo cannot draw (MUJOCO_GL is {backend}): {error}. {HOW_TO_DRAW}") from error
-
-
-def _load_triton() -> None:
-    """Load Triton, where it is installed, before Mesa's drivers: each brings an LLVM of its own, and Triton, which
-    torch imports as late as in the first step of an optimizer, crashes the process where Mesa's is there already."""
-    with suppress(ImportError, OSError):
-        importlib.import_module("triton._C.libtriton")
