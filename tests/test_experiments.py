@@ -243,6 +243,7 @@ def test_a_case_is_trained_scored_and_reused(tmp_path: Path) -> None:
     (row,) = written["connectors"]
     assert row["name"] == case.draw.held_out[0] and row["all"]["positives"] > 0
     assert set(written["cuts"]) == {"half", "balanced", "operating"}
+    assert [row["step"] for row in written["training"]] == [4] and written["training"][0]["kl"] > 0
     stamp = (tmp_path / "runs" / case.name / "done.json").stat().st_mtime_ns
     assert run_case(case, store, tmp_path / "runs", tmp_path / "results")["connectors"] == outcome["connectors"]
     assert (tmp_path / "runs" / case.name / "done.json").stat().st_mtime_ns == stamp
@@ -342,7 +343,9 @@ def test_several_networks_answer_by_their_mean(tmp_path: Path) -> None:
     (case,) = RewardTableConfig(methods=("daib",), seeds=(0,), train=3, validation=1, held_out=1, stage=stage).cases()
     case = replace(case, draw=draw_connectors(0, 3, 1, 1, names), members=2)
     outcome = run_case(case, store, tmp_path / "runs", tmp_path / "results")
-    assert outcome["case"]["members"] == 2 and outcome["connectors"][0]["all"]["positives"] > 0
+    assert (
+        outcome["case"]["members"] == len(outcome["training"]) == 2 and outcome["connectors"][0]["all"]["positives"] > 0
+    )
     models = [load_reward(tmp_path / "runs" / case.name / member)[0] for member in "01"]
     images = RNG.integers(0, 256, (3, 32, 32, 3), np.uint8)
     answers = [model.logit(images) / model.logit_temperature for model in models]

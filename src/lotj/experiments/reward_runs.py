@@ -27,6 +27,7 @@ from lotj.nets.bottleneck import METHODS, BottleneckConfig
 from lotj.offline import Known, PolicyStage, RewardStage, train_reward
 from lotj.provenance import provenance
 from lotj.reward_validation import Classifier, calibrate
+from lotj.run import read_metrics
 from lotj.seeds import stream_seed
 from lotj.sim.connectors import get_connector, load_catalogue
 from lotj.sim.distance import barred_from_training
@@ -199,7 +200,8 @@ def run_case(
         case: what to run.
         store_path: the trajectories of all its connectors.
         runs: folder of the training runs.
-        results: folder of the result files; ``<name>.json`` is written when the case is done.
+        results: folder of the result files; ``<name>.json`` is written when the case is done. Under ``training`` it
+            holds the last metrics of each network: what the encoding keeps (``kl``, nats) and hides (``domain_loss``).
         progress: called with (steps done, steps in all, metrics).
         training_path: the trajectories of the training connectors, where they are not in ``store_path``.
 
@@ -223,6 +225,7 @@ def run_case(
             "cuts": cuts,
             "frames": rule.frames,
             "validation": {key: validated[key] for key in ("accuracy", "accuracy_at_threshold", "auroc")},
+            "training": [read_metrics(path.parent)[-1] for path in sorted((runs / case.name).rglob("metrics.jsonl"))],
             "connectors": [score(model, store, name, cuts) for name in case.draw.held_out],
         }
     results.mkdir(parents=True, exist_ok=True)
