@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "judge": {"types"},
     "guard": {"types", "files"},
     "preflight": {"types", "stats", "rollout", "judge"},
-    "trials": {"types", "judge", "guard"},
+    "trials": {"types", "files", "judge", "guard"},
     "keeping": {"types", "guard", "trials", "data"},
     "tables": {"types", "stats"},
     "evaluate": {"types", "stats", "files", "rollout", "judge"},

@@ -53,6 +53,25 @@ def test_other_networks_or_settings_make_them_anew(tiny_run: Path, offline: Offl
     assert encode(tiny_run, offline, path, views=2).shape[1] == 2
 
 
+def test_all_that_an_encoding_depends_on_is_in_its_name(tiny_run: Path, offline: Offline, tmp_path: Path) -> None:
+    """Whatever changes what the learner encodes makes the cache another's: clips, components, the policy's head."""
+    recipe = load_preset(tiny_run).practice
+    head = copy.deepcopy(offline.policy)
+    with torch.no_grad():
+        next(head.head.parameters()).mul_(-1.0)
+    settings = [
+        replace(recipe, ensemble=replace(recipe.ensemble, **change))
+        for change in ({"components": 5}, {"feature_clip": 0.5}, {"base_clip": 0.3})
+    ]
+    names = [feature_cache(tmp_path, one, offline).encoding for one in (recipe, *settings)]
+    names.append(feature_cache(tmp_path, recipe, replace(offline, policy=head)).encoding)
+    assert len(set(names)) == 5
+    assert (
+        feature_cache(tmp_path, replace(recipe, ensemble=replace(recipe.ensemble, discount=0.5)), offline).encoding
+        == names[0]
+    )
+
+
 def test_a_kill_between_numbers_and_their_name_leaves_no_cache(
     tiny_run: Path, offline: Offline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

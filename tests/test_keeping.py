@@ -21,9 +21,9 @@ from lotj.trials import TrialRecord
 from lotj.types import Trajectory
 
 
-def practised(folder: Path, diagnostic: bool = False) -> Path:
+def practised(folder: Path, diagnostic: bool = False, frames: int = 1) -> Path:
     """A finished practice of four trials: failed, paid, refuted and audited as right, refuted and not looked at."""
-    run = Run(folder, "practice", {}, 0)
+    run = Run(folder, "practice", {"rule": {"threshold": 0.5, "frames": frames}}, 0)
     run.start()
     run.finish({"diagnostic": diagnostic})
     with TrajectoryStore(folder / "online.sqlite", mode="a") as store:
@@ -74,6 +74,15 @@ def test_own_labels_are_kept_and_ground_truth_is_not(tmp_path: Path) -> None:
         assert trial.privileged["label_source"].tolist() == [source] * 4
         assert set(trial.privileged) == {"success", "label_source", "force"}
         assert trial.terminated == paid
+
+
+def test_a_claim_is_of_all_its_frames(tmp_path: Path) -> None:
+    """A rule of two frames claims that both show success, though only the last is paid: an inserted plug is not kept as
+    a failure."""
+    keep(practised(tmp_path / "plug" / "ensemble-learned-s0", frames=2), tmp_path / "library.sqlite", {})
+    with TrajectoryStore(tmp_path / "library.sqlite") as store:
+        labels = [store.read(index).privileged["success"].tolist() for index in range(len(store))]
+    assert labels == [[False] * 4, [False, False, True, True], [False, False, True, True]]
 
 
 def test_keeping_twice_or_after_a_kill_adds_nothing_twice(tmp_path: Path) -> None:

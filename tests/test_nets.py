@@ -133,6 +133,19 @@ def test_policy_head_is_squashed_and_its_spread_clamped() -> None:
     assert not PolicyHead(6, 3, (8,), (-1.5, -1.5)).log_std.requires_grad
 
 
+def test_a_spread_beyond_its_limit_comes_back() -> None:
+    """A step that carries log_std out of its range is undone by later ones that ask for less: each of them moves it."""
+    head, z = PolicyHead(6, 3, (8,), (-2.0, -1.0)), torch.zeros(4, 6)
+    optimizer = torch.optim.SGD([head.log_std], lr=0.1)
+    for wanted, steps in ((-0.5, 20), (-1.5, 200)):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (head(z).log_std - wanted).square().sum().backward()
+            assert head.log_std.grad is not None and bool((head.log_std.grad != 0).all())
+            optimizer.step()
+    torch.testing.assert_close(head(z).log_std, torch.full((3,), -1.5), atol=1e-3, rtol=0)
+
+
 def test_q_head_repeats_the_action() -> None:
     """The first layer reads the feature and ``action_repeat`` copies of the action."""
     head = QHead(6, 3, (8,), action_repeat=4)

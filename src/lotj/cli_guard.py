@@ -19,7 +19,18 @@ def audit(folder: Path) -> None:
 
     Raises:
         ValueError: there is nothing to look at, or nobody to ask.
+        BusyError: practice goes on there.
     """
+    from lotj.files import lock
+
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: nothing was practised there; `lotj practice --guard alarm` quarantines trials")
+    # A label that came while practice goes on would count only once that is stopped and resumed.
+    with lock(folder / "lock"):
+        _audit(folder)
+
+
+def _audit(folder: Path) -> None:
     from lotj.checkpoint import load_state
     from lotj.guard import Audit, read_audit, write_audit
     from lotj.trials import quarantined, read_records

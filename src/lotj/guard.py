@@ -58,7 +58,7 @@ class AlarmConfig:
     """A cumulative sum (Page 1954) over the tugs: quick to notice when the share of refuted successes rises."""
 
     tolerated: float = 0.2
-    """Share of paid trials that may be refuted for ever without alarm."""
+    """Share of paid trials that may be refuted: there, alarms are false (``evidence`` says how rare they are)."""
     alarming: float = 0.6
     """Share that is to be noticed."""
     evidence: float = 200.0

@@ -1,9 +1,9 @@
 """What pays a reward and what ends a trial: one explicit object, used by practice, its report and its alarms alike.
 
-The paper labels each transition with R(s') (Sec. V-C), which is ``frames=1`` here. A single predicted frame that
-ends a trial stops a plug a few millimetres short and teaches exactly that, so a rule may ask for several frames in a
-row; which rule is chosen is measured on validation connectors drawn from the training set, never on the connector
-being practised.
+A deviation from the paper, which pays R(s') itself on every transition (Sec. V-C) and says of no threshold nor of what
+ends a trial: here a success is paid 1, once, and ends the trial. A single predicted frame that did so stopped a plug a
+few millimetres short and taught exactly that, so a rule may ask for several frames in a row; which rule is chosen is
+measured on validation connectors drawn from the training set, never on the connector being practised.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SuccessRule:
     threshold: float = 0.5
     """Probability at which an image counts as a success, in (0, 1]."""
     frames: int = 1
-    """How many such images in a row; 1 is the paper's own."""
+    """How many such images in a row."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.threshold <= 1.0:

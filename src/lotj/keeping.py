@@ -51,6 +51,7 @@ def keep(practised: Path, library: Path, about: dict[str, Any]) -> Kept:
         raise FileNotFoundError(f"{practised} is not the folder of a finished practice; finish it, then keep it")
     if json.loads((practised / "done.json").read_text(encoding="utf-8"))["summary"]["diagnostic"]:
         raise ValueError(f"{practised} was paid by ground truth: its labels are not the robot's own, so it is not kept")
+    frames = json.loads((practised / "config.json").read_text(encoding="utf-8"))["config"]["rule"]["frames"]
     records, audit = read_records(practised / "trials.jsonl"), read_audit(practised)
     waiting = set(quarantined(records, audit))
     name = f"{practised.parent.name}/{practised.name}"
@@ -63,7 +64,7 @@ def keep(practised: Path, library: Path, about: dict[str, Any]) -> Kept:
             by_person = record.trial in audit.labels
             if record.refuted and not audit.labels.get(record.trial, False):
                 trajectory = unpaid(trajectory)
-            labelled[record.trial] = _relabelled(trajectory, PERSON if by_person else ROBOT)
+            labelled[record.trial] = _relabelled(trajectory, frames, PERSON if by_person else ROBOT)
     library.parent.mkdir(parents=True, exist_ok=True)
     with TrajectoryStore(library, mode="a") as store:
         there, held = store.counts, store.metadata.get("kept", {})
@@ -76,9 +77,14 @@ def keep(practised: Path, library: Path, about: dict[str, Any]) -> Kept:
     return Kept(len(labelled), sum(t.terminated for t in labelled.values()), len(waiting))
 
 
-def _relabelled(trajectory: Trajectory, source: int) -> Trajectory:
-    """With its own reward as the only label, and nothing that the robot could not have known."""
-    success = np.concatenate([[False], trajectory.reward > 0])
+def _relabelled(trajectory: Trajectory, frames: int, source: int) -> Trajectory:
+    """With its own judgement as the only label, and nothing that the robot could not have known.
+
+    A claim is that the last ``frames`` images, all of them above the threshold, show success; paid is the last alone.
+    """
+    success = np.zeros(len(trajectory) + 1, bool)
+    for claimed in np.flatnonzero(trajectory.reward > 0) + 1:
+        success[max(1, claimed - frames + 1) : claimed + 1] = True
     sensed = {key: value for key, value in trajectory.privileged.items() if key in SENSED}
     labels = {"success": success, "label_source": np.full(len(success), source, np.int8)}
     return replace(trajectory, privileged={**sensed, **labels})

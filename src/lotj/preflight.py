@@ -68,7 +68,8 @@ class Preflight(NamedTuple):
     chosen_fires: int
     """Presses that ``chosen`` takes for a success."""
     interval: Interval
-    """95% for the rate at which ``rule`` fires on such states."""
+    """95% for the rate at which ``rule`` fires on such states; the same presses chose it among the candidates, so a
+    stricter rule looks a little better here than it is."""
     recall: float | None
     """Of ``rule`` on validation connectors; None where it is not in the table."""
     nearest: tuple[Neighbour, ...] = ()

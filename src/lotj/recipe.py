@@ -112,14 +112,14 @@ def make_learner(config: RecipeConfig, offline: Offline, seed: int) -> Learner:
 
 def feature_cache(path: Path, config: RecipeConfig, offline: Offline) -> Cache:
     """The cache of a recipe's frozen features, told from those of other networks."""
-    encoders = (offline.policy.encoder, offline.critic.q_encoder, offline.critic.v_encoder)
-    weights = weights_digest(*(encoder.state_dict() for encoder in encoders))
-    return Cache(path, f"{config.recipe} {_components(config)} {weights}")
+    encoders = (offline.critic.q_encoder, offline.critic.v_encoder)
+    weights = weights_digest(offline.policy.state_dict(), *(encoder.state_dict() for encoder in encoders))
+    return Cache(path, f"{config.recipe} {json.dumps(_encoding(config))} {weights}")
 
 
 def encoding_settings(config: RecipeConfig) -> str:
     """All of a recipe that decides what its frozen features are, as JSON."""
-    return json.dumps({"features": to_json(config.frozen), "components": _components(config)}, sort_keys=True)
+    return json.dumps({"features": to_json(config.frozen), **_encoding(config)}, sort_keys=True)
 
 
 def weights_digest(*states: Mapping[str, Any]) -> str:
@@ -138,5 +138,8 @@ def weights_digest(*states: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _components(config: RecipeConfig) -> int:
-    return config.ensemble.components if config.recipe == "ensemble" else 0
+def _encoding(config: RecipeConfig) -> dict[str, float]:
+    """The settings of ``ensemble`` that its encoding depends on; ``iql`` has none."""
+    if config.recipe == "iql":
+        return {}
+    return {name: getattr(config.ensemble, name) for name in ("components", "feature_clip", "base_clip")}

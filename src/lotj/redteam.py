@@ -31,6 +31,7 @@ from lotj.recipe import Offline
 from lotj.run import Run
 from lotj.seeds import stream_seed
 from lotj.sim.connectors import get_connector
+from lotj.sim.parts import ConnectorError
 from lotj.trials import read_records
 from lotj.types import Trajectory
 
@@ -71,9 +72,18 @@ def halves(known: Known, seed: int, own: Sequence[str] = ()) -> tuple[Known, Kno
         known: the split.
         seed: of the halves.
         own: names and TOML files that the split was made of (``Preset.known``).
+
+    Raises:
+        ValueError: a training connector cannot be practised in the simulated cell.
     """
     described = {connector.name: connector for connector in map(get_connector, own)}
-    group = {name: (described.get(name) or get_connector(name)).group for name in known.train}
+    try:
+        group = {name: (described.get(name) or get_connector(name)).group for name in known.train}
+    except ConnectorError as error:
+        raise ValueError(
+            "red-teaming practises every training connector in the simulated cell, and one is known by trajectories "
+            f"alone ({error}); begin a run without it"
+        ) from error
     chosen = set(np.random.default_rng([seed, 7]).permutation(sorted(set(group.values())))[::2].tolist())
     sides = [tuple(name for name in known.train if (group[name] in chosen) is one) for one in (True, False)]
     return Known(sides[0], known.validation), Known(sides[1], known.validation)

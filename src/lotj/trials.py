@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from lotj.files import write_text
 from lotj.guard import Audit, Tug
 from lotj.judge import Judgement
 from lotj.types import Trajectory
@@ -101,9 +101,7 @@ def make_record(
 def truncate_records(path: Path, trials: int) -> list[TrialRecord]:
     """Keep the first lines of ``trials.jsonl``: later ones will be written again."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:trials] if path.exists() else []
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, "".join(lines))
     return read_records(path)
 
 

@@ -1,7 +1,8 @@
 """Practice by the paper's own recipe, ``iql``: Eq. 1-3 with DAIB on heads over frozen convolutions (Sec. V-C, V-E).
 
 Because the convolutions are frozen, every frame is encoded once; an update touches fully connected layers only and is
-the same update, to rounding, as one from pixels through frozen encoders.
+the same update, to rounding, as one from pixels through frozen encoders. A deviation: offline frames are augmented
+``FeatureConfig.views`` times, when they are encoded, and not anew each time that they are drawn.
 """
 
 from __future__ import annotations

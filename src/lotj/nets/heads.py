@@ -44,6 +44,11 @@ class PolicyHead(nn.Module):
 
     def forward(self, z: Tensor) -> Gaussian:
         """Distribution of the action for z (B, Z): mean (B, A), log_std (A,)."""
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                self.log_std.clamp_(self.low, self.high)
+            # As it is: at a limit a clamp has no gradient, and what reached one never came back.
+            return Gaussian(torch.tanh(self.mean(z)), self.log_std)
         return Gaussian(torch.tanh(self.mean(z)), self.log_std.clamp(self.low, self.high))
 
 
