@@ -7,6 +7,11 @@ successes that the robot claimed in practice were none.
 
     lotj redteam --run runs/desk
     python benchmarks/redteam.py runs/desk --connectors usb-b mini-din-4 hdmi-mini
+    python benchmarks/redteam.py runs/desk --connectors gen-1-34 gen-2-68 --checked --out runs/redteam-checked.json
+
+Connectors that nobody knows, drawn with another seed than the run's, do as well. ``--checked`` practises by the rule
+that the check before practice asks for (`lotj.preflight`), as ``lotj practice`` does, in place of the one that
+validation chose.
 """
 
 from __future__ import annotations
@@ -19,30 +24,37 @@ from typing import Any
 
 import torch
 
+from lotj.data.store import TrajectoryStore
 from lotj.demo import Places, practise_in
 from lotj.files import write_json
 from lotj.outcome import practice_outcome
 from lotj.parallel import in_processes
-from lotj.presets import load_preset
+from lotj.pipeline import check_reward
+from lotj.preflight import Preflight
+from lotj.presets import Preset, load_preset
 from lotj.provenance import provenance
+from lotj.recipe import Offline
 from lotj.stages import features_path, load_offline, silent_bars, store_path
 from lotj.stats import barnard
 from lotj.trials import read_records
 
 REWARDS = ("scripted", "red-teamed", "ground-truth")
-Task = tuple[Path, str, str, int, int]
+Task = tuple[Path, str, str, int, int, bool]
 
 
 def measure(task: Task) -> dict[str, Any]:
     """Practise one connector with one reward."""
-    run, connector, reward, seed, trials = task
+    run, connector, reward, seed, trials, checked = task
     torch.set_num_threads(1)
     preset = load_preset(run)
     preset = replace(preset, threads=1, evaluate=replace(preset.evaluate, seed=3000 + seed))
     offline = load_offline(run, preset.split(), red_teamed=reward == "red-teamed")
+    answer = _check(run, preset, offline, connector, seed, reward) if checked and reward != "ground-truth" else None
+    if answer is not None:
+        offline = replace(offline, rule=answer.rule)
     recipe = preset.practice.resolved("ground-truth" if reward == "ground-truth" else "learned")
     recipe = replace(recipe, practice=replace(recipe.practice, trials=trials))
-    folder = run / "redteam-benchmark" / connector / f"{recipe.recipe}-{reward}-s{seed}"
+    folder = run / "redteam-benchmark" / connector / f"{recipe.recipe}-{reward}{'-checked' * checked}-s{seed}"
     places = Places(store_path(run), features_path(run, recipe), folder)
     practise_in(places, preset, offline, connector, recipe, seed, silent_bars, True, reward == "red-teamed")
     records, outcome = read_records(folder / "trials.jsonl"), practice_outcome(folder)
@@ -52,11 +64,20 @@ def measure(task: Task) -> dict[str, Any]:
         "seed": seed,
         "trials": len(records),
         "rule": [offline.rule.threshold, offline.rule.frames] if reward != "ground-truth" else None,
+        "check": None if answer is None else {"go": answer.go, "reason": answer.reason, "recall": answer.recall},
         "claimed": sum(record.success for record in records),
         "claimed_falsely": sum(record.success and not record.true_at_success for record in records),
         "scenarios": outcome["scenarios"],
         "both_scenarios": outcome["both_scenarios"],
     }
+
+
+def _check(run: Path, preset: Preset, offline: Offline, connector: str, seed: int, reward: str) -> Preflight:
+    """The check before practice, of one reward."""
+    folder = run / "redteam" / "reward" if reward == "red-teamed" else run / "reward"
+    candidates = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["rule"]["candidates"]
+    with TrajectoryStore(store_path(run)) as store:
+        return check_reward(connector, preset.robot, preset.practice.preflight, offline, candidates, store, seed)
 
 
 def pooled(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -82,11 +103,12 @@ def main() -> None:
     parser.add_argument("--rewards", nargs="+", choices=REWARDS, default=list(REWARDS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--checked", action="store_true", help="by the rule that the check before practice asks for")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results/reward/redteam.json"))
     arguments = parser.parse_args()
     tasks = [
-        (arguments.run, connector, reward, seed, arguments.trials)
+        (arguments.run, connector, reward, seed, arguments.trials, arguments.checked)
         for seed in arguments.seeds
         for connector in arguments.connectors
         for reward in arguments.rewards
@@ -99,7 +121,7 @@ def main() -> None:
         json.loads((arguments.run / part / "reward" / "evaluation.json").read_text(encoding="utf-8"))
         for part in (".", "redteam")
     )
-    kept = ("accuracy", "auroc", "pressed_beside", "rates_by_distance")
+    kept = ("accuracy", "auroc", "pressed_beside", "rates_by_distance", "connectors")
     attacks = json.loads((arguments.run / "redteam" / "attacks.json").read_text(encoding="utf-8"))
     result = {
         **provenance(),
