@@ -64,7 +64,9 @@ def measure(task: Task) -> dict[str, Any]:
         "seed": seed,
         "trials": len(records),
         "rule": [offline.rule.threshold, offline.rule.frames] if reward != "ground-truth" else None,
-        "check": None if answer is None else {"go": answer.go, "reason": answer.reason, "recall": answer.recall},
+        "check": None
+        if answer is None
+        else {"go": answer.go, "behind_guard": answer.behind_guard, "reason": answer.reason, "recall": answer.recall},
         "claimed": sum(record.success for record in records),
         "claimed_falsely": sum(record.success and not record.true_at_success for record in records),
         "scenarios": outcome["scenarios"],

@@ -238,14 +238,15 @@ def test_a_folder_in_place_of_a_file(run, capsys, tmp_path):
 
 def test_a_check_that_a_silent_reward_passes_is_no_plain_go(capsys):
     """A rule that finds no success is fooled by nothing."""
-    answer = {"presses": 20, "go": True, "reason": "0 of 20", "interval": [0.0, 0.17], "nearest": []}
-    for go, recall, word in (
-        (True, 0.9, "Go:"),
-        (True, 0.1, "Go, but unsure:"),
-        (True, None, "Go:"),
-        (False, 0.1, "No-go:"),
+    answer = {"presses": 20, "reason": "0 of 20", "interval": [0.0, 0.17], "nearest": []}
+    for go, behind_guard, recall, word in (
+        (True, False, 0.9, "Go:"),
+        (True, False, 0.1, "Go, but unsure:"),
+        (True, False, None, "Go:"),
+        (False, False, 0.1, "No-go:"),
+        (False, True, 0.9, "Go behind the guard alone:"),
     ):
-        print_preflight({**answer, "go": go, "recall": recall, "config": {"recall": 0.5}})
+        print_preflight({**answer, "go": go, "behind_guard": behind_guard, "recall": recall, "config": {"recall": 0.5}})
         told = capsys.readouterr().out
         assert told.startswith(word) and ("never be paid" in told) == ("unsure" in word)
 

@@ -332,15 +332,16 @@ def test_the_command_judges_as_the_reward_was_found_to_deserve(
     insert_here = ["insert", "--run", str(run), "--connector", "hdmi-a"]
     monkeypatch.setattr("lotj.learned.insert", inserts)
     cli.main(insert_here)
-    assert "not trusted" not in capsys.readouterr().out
+    assert "trusted alone" not in capsys.readouterr().out
     preset = load_preset(run)
     asked = (preset, run, "hdmi-a", preset.practice.preflight, preset.seed)
     answer = demo.preflight_stage(preset, run, preset.split(), *asked[2:])
     path = demo.preflight_path(*asked)
-    answer |= {"go": False, "reason": "it likes [what] it sees", "rule": {"threshold": 0.123, "frames": 4}}
+    answer |= {"fires": answer["presses"], "chosen_fires": answer["presses"]}
+    answer |= {"reason": "it likes [what] it sees", "rule": {"threshold": 0.123, "frames": 4}}
     path.write_text(json.dumps(answer))
     cli.main(insert_here)
-    assert "The reward is not trusted here: it likes [what] it sees" in capsys.readouterr().out
+    assert "Not to be trusted alone: it likes [what] it sees" in capsys.readouterr().out
     assert rules == [load_learned(run).offline.rule, SuccessRule(0.123, 4)]
     path.write_text(json.dumps(answer | {"config": {}}))
     with pytest.raises(SystemExit):

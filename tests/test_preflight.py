@@ -52,15 +52,23 @@ def test_a_fooled_reward_gets_the_stricter_rule_that_finds_most() -> None:
     (0.3, 3), which lasting belief passes; not (0.7, 3), which fired wrongly more often on validation; not (0.9, 1),
     which finds less than half."""
     answer = ask(Believer(0.5))
-    assert answer.go and answer.rule == SuccessRule(0.7, 1) and answer.recall == 0.8
+    assert answer.rule == SuccessRule(0.7, 1) and answer.recall == 0.8
     assert (answer.chosen_fires, answer.fires) == (10, 0)
     assert "stricter" in answer.reason and "10 of 10" in answer.reason
+
+
+@pytest.mark.parametrize(("every", "go"), [(10, True), (5, False)])
+def test_a_reward_that_guesses_goes_behind_the_guard_alone(every: int, go: bool) -> None:
+    """One press of ten that is liked makes the rule stricter; two, and no rule is trusted by itself any more."""
+    answer = ask(Believer(0.5, every))
+    assert (answer.go, answer.behind_guard) == (go, not go) and (answer.chosen_fires, answer.fires) == (10 // every, 0)
+    assert answer.rule == SuccessRule(0.7, 1) and ("guessing" in answer.reason) is not go
 
 
 def test_a_reward_that_believes_everything_is_not_trusted() -> None:
     """Only the rule of too little recall would be passed by none."""
     answer = ask(Believer(0.8))
-    assert not answer.go and answer.fires == 10 and "not trusted" in answer.reason
+    assert not answer.go and not answer.behind_guard and answer.fires == 10 and "not trusted" in answer.reason
 
 
 @pytest.mark.parametrize(("every", "go"), [(10, True), (5, False)])

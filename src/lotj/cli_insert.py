@@ -118,7 +118,7 @@ def _as_asked(learned: Any, preset: Any, run: Path, connector: str) -> Any:
     except FileNotFoundError:
         return learned
     if not answer["go"]:
-        console.print(f"[yellow]The reward is not trusted here: {escape(answer['reason'])}[/]")
+        console.print(f"[yellow]Not to be trusted alone: {escape(answer['reason'])}[/]")
     return learned._replace(offline=replace(learned.offline, rule=SuccessRule(**answer["rule"])))
 
 

@@ -125,8 +125,10 @@ def practice(
         say(f"Next: {again}")
         raise SystemExit(3) from stopped
     except NotTrustedError as refused:
-        console.print(f"[yellow]No-go: {escape(str(refused))}[/]", soft_wrap=True)
-        say(f"Next: {again} --force   (better with --guard alarm), or train on connectors that look more like it")
+        if refused.behind_guard:
+            say(f"Next: {again} --guard gate   (needs a wrist that feels force), or --force")
+        else:
+            say(f"Next: {again} --force   (better with --guard alarm), or train on connectors that look more like it")
         raise SystemExit(3) from refused
     except PracticePaused as paused:
         console.print(f"[yellow]{escape(str(paused))}[/]", soft_wrap=True)
@@ -253,9 +255,10 @@ def print_preflight(answer: Mapping[str, Any]) -> None:
         return
     low, high = answer["interval"]
     silent = answer["go"] and answer["recall"] is not None and answer["recall"] < answer["config"]["recall"]
-    colour, word = (
-        ("yellow", "No-go") if not answer["go"] else ("yellow", "Go, but unsure") if silent else ("green", "Go")
-    )
+    if not answer["go"]:
+        colour, word = "yellow", "Go behind the guard alone" if answer["behind_guard"] else "No-go"
+    else:
+        colour, word = ("yellow", "Go, but unsure") if silent else ("green", "Go")
     console.print(f"[{colour}]{word}:[/] {escape(answer['reason'])}", soft_wrap=True)
     recall = f", recall on validation connectors {answer['recall']:.0%}" if answer["recall"] is not None else ""
     say(f"  false successes on such states: {low:.0%} - {high:.0%} (95%){recall}")

@@ -23,7 +23,7 @@ from lotj.learned import OFFLINE, about_practice
 from lotj.offline import Known
 from lotj.parallel import beside
 from lotj.pipeline import check_reward, practise
-from lotj.preflight import NotTrustedError, PreflightConfig
+from lotj.preflight import NotTrustedError, PreflightConfig, trusted
 from lotj.presets import Preset
 from lotj.provenance import provenance
 from lotj.recipe import Offline, RecipeConfig
@@ -139,7 +139,7 @@ def practice_stage(
         The practice's folder; what is finished there is reused.
 
     Raises:
-        NotTrustedError: the answer is no.
+        NotTrustedError: the answer is no, or to go behind the guard alone, and it is off.
         PracticePaused: the guard's alarm.
     """
     refuse_known(connector, known, preset.known, robot=preset.robot, allow_validation=allow_validation)
@@ -149,8 +149,9 @@ def practice_stage(
     if reward == "learned" and recipe.preflight.presses and honours_scenarios(preset.robot):
         answer = preflight_stage(preset, run_root, known, connector, recipe.preflight, seed)
         answered(answer)
-        if not (answer["go"] or force):
-            raise NotTrustedError(answer["reason"])
+        guarded = answer["behind_guard"] and recipe.practice.guard.mode != "off"
+        if not (answer["go"] or guarded or force):
+            raise NotTrustedError(answer["reason"], answer["behind_guard"])
         offline = replace(offline, rule=SuccessRule(**answer["rule"]))
     mode = recipe.practice.guard.mode
     out = practice_dir(run_root, connector, recipe.recipe, reward, seed, mode, preset.robot, cells.robots)
@@ -279,7 +280,9 @@ def held_answer(preset: Preset, run_root: Path, connector: str, config: Prefligh
     held = dict(_json(path))
     if differs := [key for key in asked if held.get(key) != asked[key]]:
         raise ValueError(f"{path} was asked with another {', '.join(differs)}; delete it to ask again")
-    return held
+    # From the counts: answers of before knew no guard.
+    go, behind_guard = trusted(config, held["chosen_fires"], held["fires"])
+    return {**held, "go": go, "behind_guard": behind_guard}
 
 
 def _asked(preset: Preset, connector: str, config: PreflightConfig, seed: int) -> dict[str, Any]:

@@ -4,8 +4,10 @@ Blind presses are failures: the plug is pushed down 10-20 mm beside the socket, 
 direction (around the socket's housing is where practice goes when it is not believed nearer by), and dragged over
 whatever is there by less than 4 mm, which cannot reach the hole. Whatever success the judge claims then is false, and
 its rate can be counted on the very connector that is to be learned. A stricter rule is taken from the table that was
-measured on validation connectors where that helps; where none helps enough, the answer is no. It says nothing about a
-plug that is in the hole and short of full depth.
+measured on validation connectors where that helps. But a reward that liked more than a few of the presses is guessing,
+and practice finds what a stricter rule likes as well (docs/reward.md): then the answer is to go behind the guard alone
+(`lotj.guard`), and where no rule helps enough, it is no. It says nothing about a plug that is in the hole and short of
+full depth.
 """
 
 from __future__ import annotations
@@ -57,6 +59,9 @@ class Preflight(NamedTuple):
     """The answer."""
 
     go: bool
+    """The rule that validation chose may be practised with, or a stricter one."""
+    behind_guard: bool
+    """It guesses, but a stricter rule hardly does on these presses: go with that one, each claim checked by a tug."""
     reason: str
     rule: SuccessRule
     """The rule to practise with: the chosen one, or a stricter one."""
@@ -84,7 +89,16 @@ class Preflight(NamedTuple):
 
 
 class NotTrustedError(StoppedError):
-    """The answer before practice was no."""
+    """The answer before practice was no.
+
+    Args:
+        reason: why.
+        behind_guard: it would be yes with the guard on.
+    """
+
+    def __init__(self, reason: str, behind_guard: bool = False) -> None:
+        super().__init__(reason)
+        self.behind_guard = behind_guard
 
 
 class BlindPress:
@@ -167,10 +181,11 @@ def preflight(
     order = [chosen, *sorted(stricter, key=lambda rule: (-table[rule]["recall"], rule.frames, rule.threshold))]
     used = min(order, key=fires)
     count, before = fires(used), fires(chosen)
-    go = count <= config.limit * config.presses
+    go, behind_guard = trusted(config, before, count)
     return Preflight(
         go=go,
-        reason=_reason(config, chosen, used, before, count, go),
+        behind_guard=behind_guard,
+        reason=_reason(config, chosen, used, before, count),
         rule=used,
         chosen=chosen,
         presses=config.presses,
@@ -180,6 +195,13 @@ def preflight(
         recall=table[used]["recall"] if used in table else None,
         nearest=_nearest(embed(np.stack(first)).mean(axis=0), known) if known and embed and first else (),
     )
+
+
+def trusted(config: PreflightConfig, chosen_fires: int, fires: int) -> tuple[bool, bool]:
+    """Whether to go, and whether to go behind the guard alone: ``chosen_fires`` of the presses were taken for a success
+    by the rule that validation chose, ``fires`` by the one to practise with."""
+    limit = config.limit * config.presses
+    return chosen_fires <= limit, fires <= limit < chosen_fires
 
 
 def _nearest(
@@ -193,13 +215,16 @@ def _nearest(
     return tuple(sorted(rows, key=lambda row: row.distance)[:count])
 
 
-def _reason(config: PreflightConfig, chosen: SuccessRule, used: SuccessRule, before: int, after: int, go: bool) -> str:
+def _reason(config: PreflightConfig, chosen: SuccessRule, used: SuccessRule, before: int, after: int) -> str:
     seen = f"{before} of {config.presses} blind presses were taken for a success"
     if used != chosen:
         seen += (
             f"; the rule is made stricter, {used.frames} frames above {used.threshold:g} instead of {chosen.frames} "
             f"above {chosen.threshold:g}: {after} of {config.presses}"
         )
+    go, behind_guard = trusted(config, before, after)
     if go:
         return seen
+    if behind_guard:
+        return f"the reward is guessing here: {seen}, but practice finds what a stricter rule likes as well"
     return f"the reward is not trusted here: {seen}, and no rule that still finds successes does better"
