@@ -37,7 +37,7 @@ TABLE = [row(0.3, 1, 5, 0.95), row(0.3, 3, 4, 0.9), row(0.7, 1, 3, 0.8), row(0.9
 
 
 def ask(model: Any, config: PreflightConfig | None = None) -> Preflight:
-    return preflight(config or PreflightConfig(presses=10), ToyCell(), model, CHOSEN, TABLE, seed=0)
+    return preflight(config or PreflightConfig(presses=10, limit=0.1), ToyCell(), model, CHOSEN, TABLE, seed=0)
 
 
 def test_a_reward_that_is_not_fooled_keeps_its_rule() -> None:

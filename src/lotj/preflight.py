@@ -32,7 +32,7 @@ class PreflightConfig:
 
     presses: int = 20
     """Blind presses; 0 asks nothing. A robot makes one in ten seconds or so."""
-    limit: float = 0.1
+    limit: float = 0.05
     """Largest share of them that may be taken for a success."""
     recall: float = 0.5
     """A stricter rule must have found at least this share of the successes on validation connectors."""
