@@ -225,12 +225,17 @@ def run_case(
             "cuts": cuts,
             "frames": rule.frames,
             "validation": {key: validated[key] for key in ("accuracy", "accuracy_at_threshold", "auroc")},
-            "training": [read_metrics(path.parent)[-1] for path in sorted((runs / case.name).rglob("metrics.jsonl"))],
+            "training": [_last(path) for path in sorted((runs / case.name).rglob("metrics.jsonl"))],
             "connectors": [score(model, store, name, cuts) for name in case.draw.held_out],
         }
     results.mkdir(parents=True, exist_ok=True)
     write_json(results / f"{case.name}.json", outcome)
     return outcome
+
+
+def _last(metrics: Path) -> dict[str, float]:
+    """The last metrics of a network but for the time, which is another in each run."""
+    return {name: value for name, value in read_metrics(metrics.parent)[-1].items() if name != "seconds"}
 
 
 def _train(
