@@ -31,6 +31,7 @@ from lotj.nets.bottleneck import METHODS
 from lotj.presets import PRESETS, with_cameras
 from lotj.reward_validation import calibrate
 from lotj.sim.connectors import TEST_CONNECTORS, get_connector, variants_of
+from lotj.types import Trajectory
 
 RNG = np.random.default_rng(0)
 
@@ -270,14 +271,19 @@ def test_a_cropped_store_shows_the_middle(tmp_path: Path) -> None:
             np.testing.assert_array_equal(one.privileged["tip_in_socket"], source.privileged["tip_in_socket"])
 
 
+def collected(path: Path, trajectory: Trajectory, of: int = 0) -> None:
+    """A store of one trajectory that says what it is a collection of."""
+    with TrajectoryStore(path, mode="a") as store:
+        for key in ("connectors", "action_scale", "provenance", "collect"):
+            store.set_metadata(key, {"of": of})
+        store.append(trajectory)
+
+
 def test_every_cameras_picture_is_cropped(tmp_path: Path) -> None:
     """Each of two that stand side by side loses its own edges."""
     whole, cropped = tmp_path / "whole.sqlite", tmp_path / "cropped.sqlite"
     one = make_trajectory(0)
-    with TrajectoryStore(whole, mode="a") as store:
-        for key in ("connectors", "action_scale", "provenance", "collect"):
-            store.set_metadata(key, {})
-        store.append(replace(one, image=np.concatenate([one.image, 255 - one.image], axis=2)))
+    collected(whole, replace(one, image=np.concatenate([one.image, 255 - one.image], axis=2)))
     derive_store(whole, cropped, View(8, 4, 2, 0))
     middle = one.image[:, 2:6, 2:6]
     with TrajectoryStore(cropped) as store:
@@ -288,10 +294,7 @@ def test_the_frame_before_stands_beside_each(tmp_path: Path) -> None:
     """Two frames: on the right of every picture is the one before it, of the first itself."""
     whole, paired = tmp_path / "whole.sqlite", tmp_path / "paired.sqlite"
     one = make_trajectory(0)
-    with TrajectoryStore(whole, mode="a") as store:
-        for key in ("connectors", "action_scale", "provenance", "collect"):
-            store.set_metadata(key, {})
-        store.append(one)
+    collected(whole, one)
     derive_store(whole, paired, View(8, 8, 1, 1))
     with TrajectoryStore(paired) as store:
         left, right = np.split(store.read(0).image, 2, axis=2)
@@ -302,17 +305,10 @@ def test_the_frame_before_stands_beside_each(tmp_path: Path) -> None:
 def test_a_copy_of_another_collection_is_refused(tmp_path: Path) -> None:
     """What was cut from a store that has been made anew since, or cut twice, is not taken for the new store's."""
     whole, cropped = tmp_path / "whole.sqlite", tmp_path / "cropped.sqlite"
-
-    def make(collected: int) -> None:
-        with TrajectoryStore(whole, mode="a") as store:
-            for key in ("connectors", "action_scale", "provenance", "collect"):
-                store.set_metadata(key, {"of": collected})
-            store.append(make_trajectory(collected))
-
-    make(0)
+    collected(whole, make_trajectory(0), of=0)
     derive_store(whole, cropped, View(8, 4, 1, 0))
     whole.unlink()
-    make(1)
+    collected(whole, make_trajectory(1), of=1)
     with pytest.raises(ValueError, match=r"cropped.sqlite was made of another whole.sqlite.*delete it"):
         derive_store(whole, cropped, View(8, 4, 1, 0))
     cropped.unlink()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from toy_cell import ToyCell
 
+from lotj import demo
+from lotj.files import write_json
 from lotj.judge import SuccessRule
-from lotj.preflight import BlindPress, Preflight, PreflightConfig, preflight
+from lotj.preflight import BlindPress, NotTrustedError, Preflight, PreflightConfig, preflight
+from lotj.presets import PRESETS
+from lotj.recipe import Offline
 from lotj.rollout import policy_rng, rollout
 from lotj.sim.env import InsertionEnv
 from lotj.stats import clopper_pearson
@@ -113,3 +119,43 @@ def test_presses_cannot_succeed(far: bool) -> None:
 def test_bad_settings_are_named(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         PreflightConfig(**bad)
+
+
+@pytest.mark.parametrize(
+    ("answer", "mode", "force", "goes"),
+    [
+        ((True, False), "off", False, True),
+        ((False, True), "off", False, False),
+        ((False, True), "gate", False, True),
+        ((False, True), "alarm", False, True),
+        ((False, False), "gate", False, False),
+        ((False, False), "off", True, True),
+    ],
+)
+def test_what_practice_does_with_the_answer(
+    answer: tuple[bool, bool], mode: Any, force: bool, goes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind the guard alone means with the guard on; a plain no yields to force alone."""
+    preset = PRESETS["debug"]
+    held = {"go": answer[0], "behind_guard": answer[1], "reason": "guessing", "rule": {"threshold": 0.7, "frames": 2}}
+    offline: Any = Offline(None, None, None, CHOSEN, preset.split())  # type: ignore[arg-type]
+    begun: list[SuccessRule] = []
+    write_json(tmp_path / "preset.json", preset)
+    monkeypatch.setattr(demo, "load_offline", lambda *_: offline)
+    monkeypatch.setattr(demo, "preflight_stage", lambda *_: held)
+    monkeypatch.setattr(demo, "practise_in", lambda places, preset, offline, *_: begun.append(offline.rule))
+    guard = replace(preset.practice.practice.guard, mode=mode)
+    recipe = replace(preset.practice, practice=replace(preset.practice.practice, guard=guard))
+
+    def practise() -> None:
+        demo.practice_stage(
+            preset, tmp_path, offline.known, "europlug", "learned", demo.silent_bars, recipe, force=force
+        )
+
+    if goes:
+        practise()
+        assert begun == [SuccessRule(0.7, 2)]
+    else:
+        with pytest.raises(NotTrustedError, match="guessing") as refused:
+            practise()
+        assert refused.value.behind_guard is answer[1] and not begun

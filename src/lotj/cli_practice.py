@@ -87,9 +87,26 @@ def practice(
     if guard is not None:
         inner = replace(inner, guard=replace(inner.guard, mode=guard))
     config = replace(config, practice=inner, recipe=recipe or config.recipe)
-    again = cli_guard.command(
-        run, connector, guard, recipe, trials, scenario, seed, validation, cell, cells, ray, reward, force, keep
-    )
+
+    def command(with_guard: str | None = guard) -> str:
+        return cli_guard.command(
+            run,
+            connector,
+            with_guard,
+            recipe,
+            trials,
+            scenario,
+            seed,
+            validation,
+            cell,
+            cells,
+            ray,
+            reward,
+            force,
+            keep,
+        )
+
+    again = command()
     chosen_seed = preset.seed if seed is None else seed
     if audit:
         mode = inner.guard.mode
@@ -126,7 +143,7 @@ def practice(
         raise SystemExit(3) from stopped
     except NotTrustedError as refused:
         if refused.behind_guard:
-            say(f"Next: {again} --guard gate   (needs a wrist that feels force), or --force")
+            say(f"Next: {command('gate')}   (needs a wrist that feels force), or --force")
         else:
             say(f"Next: {again} --force   (better with --guard alarm), or train on connectors that look more like it")
         raise SystemExit(3) from refused

@@ -7,7 +7,6 @@ test connectors and their variants are in none unless a case names them. Each ca
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -20,15 +19,13 @@ from numpy.typing import NDArray
 from lotj.algos.calibration import auroc, sigmoid
 from lotj.data.batches import pressed_beside
 from lotj.data.store import TrajectoryStore
-from lotj.experiments.reward_variants import Ensemble, View
+from lotj.experiments.reward_variants import View, train_members
 from lotj.files import to_json, write_json
-from lotj.judge import SuccessRule
 from lotj.nets.bottleneck import METHODS, BottleneckConfig
-from lotj.offline import Known, PolicyStage, RewardStage, train_reward
+from lotj.offline import Known, PolicyStage, RewardStage
 from lotj.provenance import provenance
-from lotj.reward_validation import Classifier, calibrate
+from lotj.reward_validation import Classifier
 from lotj.run import read_metrics
-from lotj.seeds import stream_seed
 from lotj.sim.connectors import get_connector, load_catalogue
 from lotj.sim.distance import barred_from_training
 from lotj.types import later
@@ -212,8 +209,9 @@ def run_case(
         known = Known(case.draw.train, case.draw.validation)
         stage = replace(case.stage, trajectories=case.trajectories)
         trained_on = count_training(case, training)
-        model, rule, validated = _train(
-            case, stage, training, store if training_path else None, known, runs / case.name, progress
+        apart = store if training_path else None
+        model, rule, validated = train_members(
+            case.members, stage, training, known, runs / case.name, case.seed, progress, apart
         )
         cuts = {"half": 0.5, "balanced": validated["balanced_threshold"], "operating": rule.threshold}
         outcome = {
@@ -236,31 +234,6 @@ def run_case(
 def _last(metrics: Path) -> dict[str, float]:
     """The last metrics of a network but for the time, which is another in each run."""
     return {name: value for name, value in read_metrics(metrics.parent)[-1].items() if name != "seconds"}
-
-
-def _train(
-    case: RewardCase,
-    stage: RewardStage,
-    store: TrajectoryStore,
-    validation_store: TrajectoryStore | None,
-    known: Known,
-    folder: Path,
-    progress: Callable[[int, int, Mapping[str, float]], None],
-) -> tuple[Classifier, SuccessRule, Mapping[str, Any]]:
-    """A case's network, or several as one, with its rule and what validation says of it."""
-    if case.members == 1:
-        model, rule = train_reward(stage, store, known, folder, case.seed, progress, validation_store)
-        return model, rule, json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-    members = []
-    for member in range(case.members):
-        seed = stream_seed(case.seed, "member", str(member))
-        trained, _ = train_reward(stage, store, known, folder / str(member), seed, progress, validation_store)
-        members.append(trained)
-    ensemble, rule, evaluation = calibrate(
-        Ensemble(members), validation_store or store, known.validation, stage.false_fire_limit
-    )
-    write_json(folder / "evaluation.json", evaluation)
-    return ensemble, rule, evaluation
 
 
 def count_training(case: RewardCase, store: TrajectoryStore) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,11 @@ from numpy.typing import NDArray
 
 from lotj.algos.reward import RewardModel
 from lotj.data.store import TrajectoryStore
-from lotj.files import lock
+from lotj.files import lock, write_json
+from lotj.judge import SuccessRule
+from lotj.offline import Known, Progress, RewardStage, train_reward
+from lotj.reward_validation import Classifier, calibrate
+from lotj.seeds import stream_seed
 
 
 class View(NamedTuple):
@@ -87,3 +92,38 @@ class Ensemble:
     def logit(self, image: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
         """(B,) of camera images (B, H, W, 3) uint8."""
         return np.mean([member.logit(image) / member.logit_temperature for member in self.members], axis=0)
+
+
+def train_members(
+    members: int,
+    stage: RewardStage,
+    store: TrajectoryStore,
+    known: Known,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+    validation_store: TrajectoryStore | None,
+) -> tuple[Classifier, SuccessRule, Mapping[str, Any]]:
+    """Train one network, or several of other seeds as an `Ensemble`, with its rule and what validation says of it.
+
+    Args:
+        members: how many; each of several has a folder of its own in ``folder``, and resumes there.
+        stage: as for `lotj.offline.train_reward`, and so are the others.
+        store: to train on.
+        known: the split.
+        folder: of the run.
+        seed: of the one; those of several follow from it.
+        progress: of each.
+        validation_store: where the validation connectors are, if they are not in ``store``.
+    """
+    if members == 1:
+        model, rule = train_reward(stage, store, known, folder, seed, progress, validation_store)
+        return model, rule, json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    trained = []
+    for member in range(members):
+        own = stream_seed(seed, "member", str(member))
+        trained.append(train_reward(stage, store, known, folder / str(member), own, progress, validation_store)[0])
+    calibration = validation_store or store
+    ensemble, rule, evaluation = calibrate(Ensemble(trained), calibration, known.validation, stage.false_fire_limit)
+    write_json(folder / "evaluation.json", evaluation)
+    return ensemble, rule, evaluation
