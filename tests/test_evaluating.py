@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from lotj import stages
+from lotj import cli, film, stages
 from lotj.algos.policy import ImagePolicy
 from lotj.evaluate import TrialResult
 from lotj.evaluating import evaluate_stage
 from lotj.pipeline import evaluate_policy
 from lotj.presets import load_preset
+from lotj.report.video import compose
 from lotj.sim.connectors import get_connector
 from lotj.sim.toml import save_connector
 from lotj.types import Trajectory
@@ -80,3 +86,51 @@ def test_trials_of_other_networks_are_not_gone_on_with(tiny_run: Path, tmp_path:
         assert rolled(stop=1) == 1
         next(network.parameters()).data.mul_(1.5)
         assert rolled(stop=1) == 1 and rolled() == 1
+
+
+def test_a_film_shows_the_trials_that_were_counted(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Start, course and belief of each trial of the film are those of the evaluation of the same seed; the pictures are
+    somebody else's than the robot's."""
+    run, out = Path(shutil.copytree(tiny_run, tmp_path / "run")), tmp_path / "films" / "both.webp"
+    shown: list[tuple[Sequence[Trajectory], Sequence[Any], str]] = []
+
+    def composed(trials: Sequence[Trajectory], seen: Sequence[Any], captions: Sequence[str], limit: float) -> Any:
+        shown.append((trials, seen, captions[0]))
+        return compose(trials, seen, captions, limit)
+
+    monkeypatch.setattr(film, "compose", composed)
+    asked = ["evaluate", "--run", str(run), "--connector", "europlug", "--trials", "2", "--film", str(out)]
+    cli.main([*asked, "--seed", "79"])
+    evaluation = json.loads((run / "evaluations" / "europlug" / "offline-s79-n2.json").read_text())
+    counted = [trial for trial in evaluation["trials"] if trial["scenario"] == "II"]
+    ((trials, seen, caption),) = shown
+    assert len(trials) == len(counted) == 2 and caption == "offline policy, start 1"
+    for trial, probability, told in zip(trials, seen, counted, strict=True):
+        np.testing.assert_allclose(trial.privileged["tip_in_socket"][0], told["start"], atol=1e-6)
+        assert trial.privileged["success"][1:].tolist() == told["success"]
+        np.testing.assert_allclose(probability[1:], told["probability"], atol=1e-4)
+        assert trial.image.shape == (len(trial) + 1, film.TILE, film.TILE, 3)
+        # From outside the arm moves and most of the cell does not.
+        changed = np.any(trial.image[0] != trial.image[-1], axis=-1).mean()
+        assert 0.01 < changed < 0.5
+    with Image.open(out) as written:
+        assert written.width == 2 * film.TILE + 8 and getattr(written, "n_frames", 1) > 5
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--film", "film.gif"], "ends in .mp4 or .webp"),
+        (["--film", "film.webp", "--cell", "bench.toml"], "only the simulated cell can be seen from beside"),
+    ],
+)
+def test_a_film_that_cannot_be_made_is_refused_before_anything_moves(
+    extra: list[str], message: str, tiny_run: Path, files_of: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files_of(tiny_run)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["evaluate", "--run", str(tiny_run), "--connector", "europlug", *extra])
+    assert left.value.code == 2 and message in capsys.readouterr().err
+    assert files_of(tiny_run) == before

@@ -57,11 +57,11 @@ def insert(
     from lotj.learned import insert as attempt
     from lotj.pipeline import refuse_other_scale
     from lotj.presets import load_preset
-    from lotj.report.video import MIME
+    from lotj.report.video import refuse_suffix
     from lotj.stages import store_path
 
-    if film is not None and film.suffix not in MIME:
-        raise ValueError(f"--film {film}: expected a name that ends in {' or '.join(MIME)}")
+    if film is not None:
+        refuse_suffix(film)
     if offline and practised is not None:
         raise ValueError(f"--offline and --practised {practised}: say one of them")
     preset = load_preset(run)

@@ -15,7 +15,7 @@ from rich.table import Table
 from lotj import cli_cell
 from lotj.console import bar, console, say
 from lotj.distributed import RayCluster
-from lotj.presets import load_preset
+from lotj.presets import Preset, load_preset
 from lotj.stats import show_p
 
 CORES = os.cpu_count() or 1
@@ -213,6 +213,7 @@ def evaluate(
     seed: int = 1,
     practised: Path | None = None,
     cell: Path | None = None,
+    film: Path | None = None,
 ) -> None:
     """Evaluate the offline policy, or a practised one against it on the same start states, by ground truth.
 
@@ -225,18 +226,25 @@ def evaluate(
         seed: of the start states.
         practised: folder of a finished practice of this run, to evaluate what it learned.
         cell: a cell of your own; the run's own by default.
+        film: also write the first trials of scenario II as somebody beside the simulated cell sees them, the practised
+            policy below the offline one: a file .mp4 or .webp.
     """
-    from lotj.cells.opening import identify
+    from lotj.cells.opening import identify, is_own_cell
     from lotj.comparison import compare
     from lotj.evaluate import Evaluation
     from lotj.evaluating import evaluate_stage
     from lotj.learned import practice_settings
+    from lotj.report.video import refuse_suffix
 
     preset = load_preset(run)
     if cell is not None:
         preset = replace(preset, robot=str(cell))
     asked, known = replace(preset, evaluate=replace(preset.evaluate, trials=trials, seed=seed)), preset.split()
     name = identify(connector, preset.robot).name
+    if film is not None:
+        refuse_suffix(film)
+        if is_own_cell(preset.robot):
+            raise ValueError(f"--film {film}: only the simulated cell can be seen from beside, not {preset.robot}")
     if name in (*known.train, *known.validation):
         say(f"{name} is {'trained on' if name in known.train else 'a validation connector'} in {run}: not a novel one")
     if practised is not None:
@@ -244,6 +252,8 @@ def evaluate(
         cli_cell.tell_other(practised, name)
     before = evaluate_stage(asked, run, known, connector, None, bar, cli_cell.ask)
     print_evaluation(before, f"{connector}, offline policy, {trials} trials each")
+    if film is not None:
+        _film(film, asked, run, connector, practised)
     if practised is None:
         return
     after = evaluate_stage(asked, run, known, connector, practised, bar, cli_cell.ask)
@@ -260,6 +270,26 @@ def evaluate(
     console.print(table)
     if after["policy"]["diagnostic"]:
         console.print("[yellow]Diagnostic: this policy practised with ground truth as the reward.[/]")
+
+
+FILMED = 5
+"""Trials of a film, the first ones of scenario II."""
+
+
+def _film(path: Path, preset: Preset, run: Path, connector: str, practised: Path | None) -> None:
+    from lotj.cells.opening import identify
+    from lotj.film import film
+    from lotj.learned import load_learned
+
+    who = {"offline policy": None} if practised is None else {"before practice": None, "after": practised}
+    acting = {caption: load_learned(run, folder, preset.split()) for caption, folder in who.items()}
+    config, count = replace(preset.evaluate, connector=identify(connector, preset.robot).name), preset.evaluate.trials
+    with bar("film") as tick:
+        film(
+            connector, preset.robot, acting, config, "II", min(FILMED, count), preset.image_size, preset.cameras,
+            path, lambda done, total: tick(done, total, ""),
+        )  # fmt: skip
+    say(f"Film: {escape(str(path))}")
 
 
 SILENT = 0.05

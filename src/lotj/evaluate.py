@@ -210,7 +210,6 @@ def evaluate(
     if progress is not None:
         for result in results:
             progress(result, None)
-    acting = Unsteady(policy, config.acting_std) if config.acting_std else policy
     for scenario in config.scenarios:
         waiting = [index for index in range(config.trials) if (scenario, index) not in done]
         if not waiting:
@@ -219,7 +218,7 @@ def evaluate(
             for index in waiting:
                 seed = trial_seed(config, scenario, index)
                 rng = policy_rng(seed)
-                trajectory = rollout(env, acting, rng, explore=False, seed=seed, source="evaluation")
+                trajectory = rollout(env, as_evaluated(policy, config), rng, seed=seed, source="evaluation")
                 result = _result(trajectory, judge, scenario, index)
                 results.append(result)
                 if log is not None:
@@ -247,6 +246,11 @@ class Unsteady:
     def act(self, observation: Observation, rng: np.random.Generator, explore: bool = False) -> NDArray[np.float32]:
         """The policy's action (A,) with noise, in [-1, 1]."""
         return noisy_action(self.policy.act(observation, rng, explore), self.std, rng)
+
+
+def as_evaluated(policy: Policy, config: EvaluateConfig) -> Policy:
+    """The policy as it is evaluated."""
+    return Unsteady(policy, config.acting_std) if config.acting_std else policy
 
 
 def trial_seed(config: EvaluateConfig, scenario: str, index: int) -> int:

@@ -83,6 +83,12 @@ def compose(
     return np.stack(frames)
 
 
+def refuse_suffix(film: Path) -> None:
+    """Raise ``ValueError`` unless ``--film`` named a kind of video that can be written."""
+    if film.suffix not in MIME:
+        raise ValueError(f"--film {film}: expected a name that ends in {' or '.join(MIME)}")
+
+
 def encode(frames: NDArray[np.uint8], suffix: str) -> bytes:
     """Encode frames (N, H, W, 3) uint8 as ``.mp4`` (H.264, for any browser) or ``.webp`` (animated)."""
     if suffix == ".mp4":
