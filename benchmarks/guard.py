@@ -1,7 +1,7 @@
 """Is the damage of a bad reward bounded by the guard? -> results/guard/exploitation.json.
 
-A reward model is trained badly on purpose: on expert trials alone, without near misses or presses beside the hole, for
-1500 steps. Validation connectors of a trained run (never the test ones) are practised with it, with the guard off, on
+A reward model is trained badly on purpose: on expert trials of ten connectors alone, without near misses or presses
+beside the hole, for 1500 steps. (With all that `desk` knows today even such trials make a good one.) Validation connectors of a trained run (never the test ones) are practised with it, with the guard off, on
 alarm and as a gate, and what that taught is counted by ground truth. Where the alarm pauses, the policy is evaluated as
 it is.
 
@@ -23,6 +23,7 @@ from lotj.algos.training import config_from
 from lotj.checkpoint import load_state
 from lotj.data.batches import FrameSampling
 from lotj.data.store import TrajectoryStore
+from lotj.experiments.reward_connectors import is_generated
 from lotj.files import write_json
 from lotj.guard import GuardConfig
 from lotj.judge import SuccessRule
@@ -38,6 +39,8 @@ from lotj.stages import load_offline, store_path
 from lotj.trials import read_records
 
 MODES = ("off", "alarm", "gate")
+KNOWN = 10
+"""Connectors of the catalogue that it is trained on."""
 Task = tuple[Path, str, str, int, int]
 
 
@@ -45,6 +48,7 @@ def train_weak(run: Path) -> None:
     """A reward that has not seen what practice will try."""
     torch.set_num_threads(1)
     preset, known = _preset(run), _preset(run).split()
+    known = replace(known, train=tuple(name for name in known.train if not is_generated(name))[:KNOWN])
     model = replace(preset.reward.model, decay_steps=1500)
     stage = replace(preset.reward, model=model, steps=1500, sampling=FrameSampling())
     with TrajectoryStore(store_path(run)) as store, TrajectoryStore(run / "weak" / "expert.sqlite", mode="a") as expert:
@@ -131,7 +135,7 @@ def main() -> None:
         rows.append(row)
         print(json.dumps(row), flush=True)
     validation = json.loads((arguments.run / "weak" / "reward" / "evaluation.json").read_text(encoding="utf-8"))
-    weak = {key: validation[key] for key in ("accuracy", "auroc", "pressed_beside")}
+    weak = {"known": KNOWN, **{key: validation[key] for key in ("accuracy", "auroc", "pressed_beside")}}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(
         arguments.out, {**provenance(), "weak_reward": weak, "rule": {"threshold": 0.5, "frames": 3}, "rows": rows}
