@@ -1,9 +1,9 @@
 """Is the damage of a bad reward bounded by the guard? -> results/guard/exploitation.json.
 
 A reward model is trained badly on purpose: on expert trials of ten connectors alone, without near misses or presses
-beside the hole, for 1500 steps. (With all that `desk` knows today even such trials make a good one.) Validation connectors of a trained run (never the test ones) are practised with it, with the guard off, on
-alarm and as a gate, and what that taught is counted by ground truth. Where the alarm pauses, the policy is evaluated as
-it is.
+beside the hole, for 1500 steps. (With all that `desk` knows today even such trials make a good one.) Validation
+connectors of a trained run (never the test ones) are practised with it, with the guard off, on alarm and as a gate, and
+what that taught is counted by ground truth. Where the alarm pauses, the policy is evaluated as it is.
 
     python benchmarks/guard.py runs/desk --connectors usb-b mini-din-4 hdmi-mini
 """
