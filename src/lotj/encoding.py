@@ -148,13 +148,12 @@ def _encode_all(
 
 def _fill(learner: Learner, dataset: TransitionDataset, feature: Tensor, views: int) -> FeatureBuffer:
     buffer = FeatureBuffer(dataset.frames, learner.feature_dim, learner.action_dim, views, feature=feature)
-    index = dataset.store.index
+    index, ended = dataset.store.index, dataset.store.ended
     actions, rewards = dataset.store.actions, dataset.store.rewards
     for trajectory, domain in zip(dataset.trajectories.tolist(), dataset.domains.tolist()):
         length, offset = int(index.length[trajectory]), int(index.transition_offset[trajectory])
         rows = slice(offset, offset + length)
-        terminated = bool(index.terminated[trajectory])
-        buffer.add(None, torch.tensor(actions[rows]), torch.tensor(rewards[rows]), terminated, domain)
+        buffer.add(None, torch.tensor(actions[rows]), torch.tensor(rewards[rows]), bool(ended[trajectory]), domain)
     return buffer
 
 

@@ -262,6 +262,14 @@ class TrajectoryStore:
         """(transitions,) of all trajectories, end to end; see `TrajectoryIndex.transition_offset`."""
         return self._column("reward")
 
+    @property
+    def ended(self) -> NDArray[np.bool_]:
+        """(N,) trajectories after whose last image nothing of worth can follow: the task ended there, or the plug was
+        lost from the fingers, which a cell notices for itself. The others only ran out of time."""
+        lost = np.nan_to_num(self.measured("dislodged", 1)[:, 0]) > 0
+        frames = np.repeat(np.arange(len(self)), self.index.length + 1)
+        return self.index.terminated | (np.bincount(frames, lost, len(self)) > 0)
+
     def privileged(self, key: str) -> NDArray[Any]:
         """Ground truth (frames, ...) of all trajectories, end to end; see `TrajectoryIndex.frame_offset`.
 
