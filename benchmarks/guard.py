@@ -15,22 +15,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from lotj.algos.policy import ImagePolicy
-from lotj.algos.training import config_from
 from lotj.checkpoint import load_state
-from lotj.data.store import TrajectoryStore
+from lotj.demo import Places, practise_in
+from lotj.evaluating import evaluate_in
 from lotj.files import write_json
 from lotj.guard import GuardConfig
 from lotj.parallel import in_processes
-from lotj.pipeline import evaluate_policy, practise
 from lotj.practice import PracticePaused
-from lotj.presets import Preset
+from lotj.presets import load_preset
 from lotj.provenance import provenance
 from lotj.recipe import make_learner
-from lotj.run import Run
-from lotj.stages import load_offline, store_path
+from lotj.sim.connectors import TEST_CONNECTORS
+from lotj.stages import features_path, load_offline, silent_bars, store_path
 from lotj.trials import read_records
 
 MODES = ("off", "alarm", "gate")
@@ -38,38 +34,30 @@ Task = tuple[Path, str, str, int, int]
 
 
 def measure(task: Task) -> dict[str, Any]:
-    """Practise one connector under one mode of the guard."""
+    """Practise one connector under one mode of the guard; what is finished in its folder is reused."""
     run, connector, mode, seed, trials = task
-    torch.set_num_threads(1)
-    preset = _preset(run)
+    preset = load_preset(run)
+    preset = replace(preset, threads=1, evaluate=replace(preset.evaluate, seed=1000 + seed))
     offline = load_offline(run, preset.split(), red_teamed=False)
     recipe = preset.practice.resolved("learned")
     recipe = replace(recipe, practice=replace(recipe.practice, trials=trials, guard=GuardConfig(mode)))  # type: ignore[arg-type]
     folder = run / "guard" / f"{connector}-{mode}-s{seed}"
-    stage = Run(folder, "practice", {"connector": connector, "recipe": recipe}, seed)
-    config = replace(preset.evaluate, seed=1000 + seed)
-    pictures = preset.image_size, preset.cameras
-    before = evaluate_policy(connector, preset.robot, ImagePolicy(offline.policy), offline, config, *pictures)
-    with TrajectoryStore(store_path(run)) as store:
-        cache = run / "features" / f"{recipe.recipe}.safetensors"
-        paused = False
-        try:
-            learner = practise(
-                connector, preset.robot, recipe, offline, store, stage, seed,
-                cache=cache, own=preset.known, allow_validation=True,
-            )  # fmt: skip
-        except PracticePaused:
-            paused = True
-            learner = make_learner(recipe, offline, seed)
-            learner.load_state_dict(load_state(folder / "checkpoint.safetensors")["learner"])
-    after = evaluate_policy(connector, preset.robot, learner, offline, config, *pictures)
+    places, after = Places(store_path(run), features_path(run, recipe), folder), folder / "evaluation-after.json"
+    try:
+        practise_in(places, preset, offline, connector, recipe, seed, silent_bars, allow_validation=True)
+    except PracticePaused:
+        learner = make_learner(recipe, offline, seed)
+        learner.load_state_dict(load_state(folder / "checkpoint.safetensors")["learner"])
+        evaluate_in(preset, connector, learner, offline, after, silent_bars, connector, {"paused": True})
     records = read_records(folder / "trials.jsonl")
+    ends = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("evaluation-*.json")}
+    before, left = ends["evaluation-before"]["summary"], ends["evaluation-after"]
     return {
         "connector": connector,
         "guard": mode,
         "seed": seed,
-        "rule": {"threshold": offline.rule.threshold, "frames": offline.rule.frames},
-        "paused": paused,
+        "rule": ends["evaluation-before"]["rule"],
+        "paused": left["policy"].get("paused", False),
         "trials": len(records),
         "claimed": sum(record.success for record in records),
         "claimed_falsely": sum(record.success and not record.true_at_success for record in records),
@@ -78,18 +66,14 @@ def measure(task: Task) -> dict[str, Any]:
         "refuted_wrongly": sum(record.refuted and bool(record.true_at_success) for record in records),
         "evaluation": {
             scenario: {
-                "trials": len(after.scenario(scenario)),
-                "true_before": before.count(scenario, "true"),
-                "true_after": after.count(scenario, "true"),
-                "judged_after": after.count(scenario, "judged"),
+                "trials": row["trials"],
+                "true_before": before[scenario]["true"],
+                "true_after": row["true"],
+                "judged_after": row["judged"],
             }
-            for scenario in preset.evaluate.scenarios
+            for scenario, row in left["summary"].items()
         },
     }
-
-
-def _preset(run: Path) -> Preset:
-    return config_from(Preset, json.loads((run / "preset.json").read_text(encoding="utf-8")))
 
 
 def main() -> None:
@@ -101,6 +85,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results/guard/bricks.json"))
     arguments = parser.parse_args()
+    if reserved := sorted(set(arguments.connectors) & set(TEST_CONNECTORS)):
+        parser.error(f"{', '.join(reserved)} serve for final numbers alone: name others, drawn at random, say")
     tasks = [
         (arguments.run, connector, mode, seed, arguments.trials)
         for seed in arguments.seeds

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from lotj import encoding, stages
+from lotj.data.replay import TransitionDataset
 from lotj.data.store import TrajectoryStore
 from lotj.presets import load_preset
 from lotj.recipe import Offline, feature_cache, make_learner
@@ -104,6 +108,22 @@ def test_a_cached_practice_reads_no_image(
     monkeypatch.setattr(TrajectoryStore, "read_images", read)
     monkeypatch.setattr(TrajectoryStore, "read_trajectory_images", read)
     assert np.array_equal(encode(tiny_run, offline, path), first)
+
+
+def test_a_lost_plug_ends_the_task_in_practice_as_in_training(tiny_run: Path, offline: Offline, tmp_path: Path) -> None:
+    """Rows from cached features end where rows from pixels end: a lost plug is an end without a reward."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    with TrajectoryStore(stages.store_path(run), "a") as store:
+        one = store.read(0)
+        lost = one.privileged | {"dislodged": np.arange(len(one) + 1) == len(one)}
+        unpaid = replace(one, reward=np.zeros_like(one.reward), terminated=False, truncated=True, privileged=lost)
+        store.append(unpaid)
+        data = TransitionDataset(store, offline.known.train)
+        learner: Any = SimpleNamespace(feature_dim=1, action_dim=store.shape.action)
+        buffer = encoding._fill(learner, data, torch.zeros(data.frames, 1, 1), 1)
+        cached, pixels = (rows.sample(600, torch.Generator().manual_seed(1)) for rows in (buffer, data))
+    assert torch.equal(cached.terminated, pixels.terminated) and torch.equal(cached.reward, pixels.reward)
+    assert (pixels.terminated & (pixels.reward == 0)).any()
 
 
 def test_other_settings_have_a_cache_of_their_own(tiny_run: Path) -> None:

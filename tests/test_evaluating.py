@@ -16,14 +16,16 @@ from PIL import Image
 
 from lotj import cli, film, stages
 from lotj.algos.policy import ImagePolicy
-from lotj.evaluate import TrialResult
+from lotj.evaluate import EvaluateConfig, TrialResult
 from lotj.evaluating import evaluate_stage
+from lotj.learned import load_learned
 from lotj.pipeline import evaluate_policy
 from lotj.presets import load_preset
+from lotj.report import video
 from lotj.report.video import compose
 from lotj.sim.connectors import get_connector
 from lotj.sim.toml import save_connector
-from lotj.types import Trajectory
+from lotj.types import Observation, Trajectory
 
 
 def test_an_edited_connector_is_not_answered_from_the_old_one(tiny_run: Path, tmp_path: Path) -> None:
@@ -109,26 +111,70 @@ def test_a_film_shows_the_trials_that_were_counted(
     assert len(trials) == len(counted) == 2 and caption == "offline policy, start 1"
     for trial, probability, told in zip(trials, seen, counted, strict=True):
         np.testing.assert_allclose(trial.privileged["tip_in_socket"][0], told["start"], atol=1e-6)
+        distance = np.linalg.norm(trial.privileged["tip_in_socket"][1:], axis=1)
+        np.testing.assert_allclose(distance, told["distance"], atol=1e-6)
         assert trial.privileged["success"][1:].tolist() == told["success"]
         np.testing.assert_allclose(probability[1:], told["probability"], atol=1e-4)
-        assert trial.image.shape == (len(trial) + 1, film.TILE, film.TILE, 3)
+        assert trial.image.shape == (len(trial) + 1, film.SIDE, film.SIDE, 3)
         # From outside the arm moves and most of the cell does not.
         changed = np.any(trial.image[0] != trial.image[-1], axis=-1).mean()
         assert 0.01 < changed < 0.5
     with Image.open(out) as written:
-        assert written.width == 2 * film.TILE + 8 and getattr(written, "n_frames", 1) > 5
+        assert written.width == 2 * film.SIDE + 8 and getattr(written, "n_frames", 1) > 5
+
+
+def test_rows_of_a_film_wait_for_each_other(tiny_run: Path, tmp_path: Path) -> None:
+    """Who loses the plug early stays as it was till the others are done; each row says who it is."""
+    learned = load_learned(tiny_run)
+    down = learned._replace(policy=Down())
+    config = EvaluateConfig(trials=1, scenarios=("I",), acting_std=0.0, connector="europlug")
+    heights = []
+    for number, acting in enumerate(({"a": learned}, {"a": learned, "b": down})):
+        path = tmp_path / f"{number}.webp"
+        film.film("europlug", "sawyer-a", acting, config, 32, 2, path)
+        with Image.open(path) as written:
+            heights.append(written.height)
+    assert heights[1] == 2 * heights[0]
+
+
+class Down:
+    """Presses."""
+
+    def reset(self) -> None: ...
+
+    def act(self, observation: Observation, rng: np.random.Generator, explore: bool = False) -> np.ndarray:
+        return np.array([0.3, 0.0, -1.0], np.float32)
+
+
+def test_another_cell_is_evaluated_for_itself(tiny_run: Path, tmp_path: Path) -> None:
+    """What one robot of the simulator did is no answer about the other."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    preset = load_preset(run)
+    preset = replace(preset, evaluate=replace(preset.evaluate, trials=1, seed=80))
+    one, other = (
+        evaluate_stage(replace(preset, robot=robot), run, preset.split(), "europlug", None, stages.silent_bars)
+        for robot in ("sawyer-a", "sawyer-b")
+    )
+    assert one["trials"] != other["trials"]
 
 
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
         (["--film", "film.gif"], "ends in .mp4 or .webp"),
+        (["--film", "film.mp4"], "has no H.264 encoder here; name a .webp"),
         (["--film", "film.webp", "--cell", "bench.toml"], "only the simulated cell can be seen from beside"),
     ],
 )
 def test_a_film_that_cannot_be_made_is_refused_before_anything_moves(
-    extra: list[str], message: str, tiny_run: Path, files_of: Any, capsys: pytest.CaptureFixture[str]
+    extra: list[str],
+    message: str,
+    tiny_run: Path,
+    files_of: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(video, "H264", "no-such-codec")
     before = files_of(tiny_run)
     with pytest.raises(SystemExit) as left:
         cli.main(["evaluate", "--run", str(tiny_run), "--connector", "europlug", *extra])

@@ -40,7 +40,11 @@ def marked(number: int, length: int, connector: str) -> Trajectory:
         robot="left",
         seed=number,
         source="expert" if number < 4 else "slow",
-        privileged={"success": success, "tip_in_socket": tip, "dislodged": (frame == length) & (number in (0, 3))},
+        privileged={
+            "success": success,
+            "tip_in_socket": tip,
+            **({"dislodged": (frame == length) & (number in (0, 3))} if number != 1 else {}),
+        },
     )
 
 
@@ -60,7 +64,6 @@ def test_fields_of_a_transition_belong_together(store: TrajectoryStore, preload:
     """Image, state, action, reward, terminated and domain of a row are those of one step; every step is drawn."""
     data = TransitionDataset(store, ["c", "a", "b"], held_out=["new"], preload=preload)
     assert len(data) == sum(LENGTHS) and data.frames == sum(LENGTHS) + len(LENGTHS)
-    assert store.ended.tolist() == [True, False, True, True, True, False]
     batch = data.sample(600, generator())
     assert batch.image.shape == (600, 3, 6, 5) and batch.image.dtype == torch.uint8
     domain = {"c": 0, "a": 1, "b": 2, "new": -1}
@@ -77,6 +80,13 @@ def test_fields_of_a_transition_belong_together(store: TrajectoryStore, preload:
         assert batch.terminated[row].item() is (number in (0, 2, 3, 4) and step == len(one) - 1)
         assert batch.domain[row] == domain[one.connector]
     assert len(seen) == sum(LENGTHS)
+
+
+def test_a_lost_plug_ends_the_task(store: TrajectoryStore) -> None:
+    """Ended is what terminated and what lost its plug, also in what is appended; number 1 does not know."""
+    assert store.task_ended.tolist() == [True, False, True, True, True, False]
+    store.append(marked(3, 2, "a"))
+    assert store.task_ended.tolist() == [True, False, True, True, True, False, True]
 
 
 def test_only_named_connectors_come_in(store: TrajectoryStore) -> None:
@@ -201,7 +211,7 @@ def fill(
         feature = torch.cat([torch.from_numpy(one.state), torch.zeros(len(one) + 1, 1)], 1).repeat(views, 1, 1)
         feature[..., 2] = torch.arange(views)[:, None]
         action, reward = torch.from_numpy(one.action), torch.from_numpy(one.reward)
-        buffer.add(feature if views > 1 else feature[0], action, reward, bool(store.ended[i]), domain)
+        buffer.add(feature if views > 1 else feature[0], action, reward, bool(store.task_ended[i]), domain)
     return buffer
 
 
@@ -231,7 +241,7 @@ def test_a_buffer_over_mapped_features_draws_the_same(store: TrajectoryStore, tm
     for i, domain in zip(data.trajectories.tolist(), data.domains.tolist()):
         one = store.read(i)
         action, reward = torch.from_numpy(one.action), torch.from_numpy(one.reward)
-        buffer.add(None, action, reward, bool(store.ended[i]), domain)
+        buffer.add(None, action, reward, bool(store.task_ended[i]), domain)
     for ours, theirs in zip(buffer.sample(64, generator(3)), added.sample(64, generator(3))):
         assert torch.equal(ours, theirs)
     assert buffer.features.data_ptr() == mapped.data_ptr()

@@ -108,6 +108,7 @@ def test_index_and_columns_agree_with_read(tmp_path: Path) -> None:
         ({"reward": np.zeros(5, np.float32)}, "reward: expected float32"),
         ({"privileged": {"success": np.zeros(4, bool)}}, "'success'"),
         ({"privileged": {"success": np.array([object()] * 5)}}, "'success'"),
+        ({"privileged": {"dislodged": np.zeros((5, 2), bool)}}, "'dislodged': expected .5,., one flag a frame"),
         ({"connector": ""}, "connector: expected a name"),
         ({"seed": 2**63}, "seed: expected 64 bits"),
     ],

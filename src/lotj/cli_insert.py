@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rich.markup import escape
 
 from lotj import cli_cell
-from lotj.console import console, say
+from lotj.console import check_film, console, say
 
 NOT_IN = 4
 """Exit code where the plug is not in."""
@@ -57,11 +57,9 @@ def insert(
     from lotj.learned import insert as attempt
     from lotj.pipeline import refuse_other_scale
     from lotj.presets import load_preset
-    from lotj.report.video import refuse_suffix
     from lotj.stages import store_path
 
-    if film is not None:
-        refuse_suffix(film)
+    check_film(film)
     if offline and practised is not None:
         raise ValueError(f"--offline and --practised {practised}: say one of them")
     preset = load_preset(run)

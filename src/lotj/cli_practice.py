@@ -1,4 +1,4 @@
-"""`lotj practice`, `lotj redteam`, `lotj evaluate`."""
+"""`lotj practice`, `lotj redteam`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from lotj import cli_cell
+from lotj.cli_evaluate import marks
 from lotj.console import bar, console, say
 from lotj.distributed import RayCluster
-from lotj.presets import Preset, load_preset
+from lotj.presets import load_preset
 from lotj.stats import show_p
 
 CORES = os.cpu_count() or 1
@@ -206,92 +207,6 @@ def redteam(run: Path, trials: int = 40, seed: int = 0, workers: int = CORES) ->
     say(f"Next: lotj practice --run {run} --connector {preset.practise_on[0]}")
 
 
-def evaluate(
-    run: Path,
-    connector: str,
-    trials: int = 20,
-    seed: int = 1,
-    practised: Path | None = None,
-    cell: Path | None = None,
-    film: Path | None = None,
-) -> None:
-    """Evaluate the offline policy, or a practised one against it on the same start states, by ground truth.
-
-    Example: ``lotj evaluate --run runs/desk --connector rj45``
-
-    Args:
-        run: run folder with trained networks.
-        connector: a name of the catalogue or a TOML file.
-        trials: in each scenario, I and II.
-        seed: of the start states.
-        practised: folder of a finished practice of this run, to evaluate what it learned.
-        cell: a cell of your own; the run's own by default.
-        film: also write the first trials of scenario II as somebody beside the simulated cell sees them, the practised
-            policy below the offline one: a file .mp4 or .webp.
-    """
-    from lotj.cells.opening import identify, is_own_cell
-    from lotj.comparison import compare
-    from lotj.evaluate import Evaluation
-    from lotj.evaluating import evaluate_stage
-    from lotj.learned import practice_settings
-    from lotj.report.video import refuse_suffix
-
-    preset = load_preset(run)
-    if cell is not None:
-        preset = replace(preset, robot=str(cell))
-    asked, known = replace(preset, evaluate=replace(preset.evaluate, trials=trials, seed=seed)), preset.split()
-    name = identify(connector, preset.robot).name
-    if film is not None:
-        refuse_suffix(film)
-        if is_own_cell(preset.robot):
-            raise ValueError(f"--film {film}: only the simulated cell can be seen from beside, not {preset.robot}")
-    if name in (*known.train, *known.validation):
-        say(f"{name} is {'trained on' if name in known.train else 'a validation connector'} in {run}: not a novel one")
-    if practised is not None:
-        practice_settings(run, practised)
-        cli_cell.tell_other(practised, name)
-    before = evaluate_stage(asked, run, known, connector, None, bar, cli_cell.ask)
-    print_evaluation(before, f"{connector}, offline policy, {trials} trials each")
-    if film is not None:
-        _film(film, asked, run, connector, practised)
-    if practised is None:
-        return
-    after = evaluate_stage(asked, run, known, connector, practised, bar, cli_cell.ask)
-    marks = _marks(after["policy"])
-    print_evaluation(after, f"{connector}, {practised.name}{marks}, {trials} trials each")
-    table = Table(
-        "scenario", "before", "95% interval", "after", "95% interval", "p (Barnard)", title=f"True success{marks}"
-    )
-    for row in compare(Evaluation.from_json(before), Evaluation.from_json(after)):
-        cells: list[str] = []
-        for side, interval in ((row.before, row.before_interval), (row.after, row.after_interval)):
-            cells += [f"{side.successes}/{side.trials}", f"{interval.low:.0%} - {interval.high:.0%}"]
-        table.add_row(row.scenario, *cells, show_p(row.p_value))
-    console.print(table)
-    if after["policy"]["diagnostic"]:
-        console.print("[yellow]Diagnostic: this policy practised with ground truth as the reward.[/]")
-
-
-FILMED = 5
-"""Trials of a film, the first ones of scenario II."""
-
-
-def _film(path: Path, preset: Preset, run: Path, connector: str, practised: Path | None) -> None:
-    from lotj.cells.opening import identify
-    from lotj.film import film
-    from lotj.learned import load_learned
-
-    who = {"offline policy": None} if practised is None else {"before practice": None, "after": practised}
-    acting = {caption: load_learned(run, folder, preset.split()) for caption, folder in who.items()}
-    config, count = replace(preset.evaluate, connector=identify(connector, preset.robot).name), preset.evaluate.trials
-    with bar("film") as tick:
-        film(
-            connector, preset.robot, acting, config, "II", min(FILMED, count), preset.image_size, preset.cameras,
-            path, lambda done, total: tick(done, total, ""),
-        )  # fmt: skip
-    say(f"Film: {escape(str(path))}")
-
-
 SILENT = 0.05
 """Of all trials: a reward that claims fewer successes has hardly been a teacher."""
 
@@ -320,7 +235,7 @@ def print_outcome(outcome: dict[str, Any]) -> None:
         "connector", "recipe", "reward", "scenario", "before", "after", "p", "judged after", title="True success"
     )
     for row in outcome["practices"]:
-        marked, name = row["reward"] + _marks(row, "diagnostic"), row["connector"] + _marks(row, "validation")
+        marked, name = row["reward"] + marks(row, "diagnostic"), row["connector"] + marks(row, "validation")
         marked += ", red-teamed" if row["red_teamed"] else ""
         marked += f", guard {row['guard']}" if row["guard"] != "off" else ""
         for scenario, counts in row["scenarios"].items():
@@ -338,17 +253,3 @@ def print_outcome(outcome: dict[str, Any]) -> None:
                 "the plug in, or its reward does not know success when it sees it; then practice has taught nothing, "
                 "and the policy may be worse than before. Look at the last trials in the report before you use it"
             )
-
-
-def print_evaluation(evaluation: dict[str, Any], title: str) -> None:
-    table = Table("scenario", "rewarded", "judged", "true", "95% interval of true", title=title)
-    for name, row in evaluation["summary"].items():
-        low, high = row["true_interval"]
-        cells = [f"{row[column]}/{row['trials']}" for column in ("rewarded", "judged", "true")]
-        table.add_row(name, *cells, f"{low:.0%} - {high:.0%}")
-    console.print(table)
-
-
-def _marks(row: dict[str, Any], *kinds: str) -> str:
-    """What must be said wherever a practice is named."""
-    return "".join(f" ({kind})" for kind in kinds or ("diagnostic", "validation") if row.get(kind))

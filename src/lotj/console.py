@@ -78,6 +78,24 @@ def say(text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def check_film(path: Path | None) -> None:
+    """Refuse a film that could not be written, before anything moves.
+
+    Raises:
+        ValueError: its name is not a video's, or is that of a folder, or nothing here encodes it.
+    """
+    if path is None:
+        return
+    from lotj.report.video import MIME, can_encode
+
+    if path.suffix not in MIME:
+        raise ValueError(f"--film {path}: expected a name that ends in {' or '.join(MIME)}")
+    if path.is_dir():
+        raise ValueError(f"--film {path} is a folder, expected a file")
+    if not can_encode(path.suffix):
+        raise ValueError(f"--film {path}: the FFmpeg of PyAV has no H.264 encoder here; name a .webp")
+
+
 def check_picture(path: Path | None) -> None:
     """Refuse a picture whose name says that it could not be written, before anything is done.
 

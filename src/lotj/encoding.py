@@ -148,7 +148,7 @@ def _encode_all(
 
 def _fill(learner: Learner, dataset: TransitionDataset, feature: Tensor, views: int) -> FeatureBuffer:
     buffer = FeatureBuffer(dataset.frames, learner.feature_dim, learner.action_dim, views, feature=feature)
-    index, ended = dataset.store.index, dataset.store.ended
+    index, ended = dataset.store.index, dataset.store.task_ended
     actions, rewards = dataset.store.actions, dataset.store.rewards
     for trajectory, domain in zip(dataset.trajectories.tolist(), dataset.domains.tolist()):
         length, offset = int(index.length[trajectory]), int(index.transition_offset[trajectory])

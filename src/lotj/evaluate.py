@@ -210,6 +210,7 @@ def evaluate(
     if progress is not None:
         for result in results:
             progress(result, None)
+    acting = as_evaluated(policy, config)
     for scenario in config.scenarios:
         waiting = [index for index in range(config.trials) if (scenario, index) not in done]
         if not waiting:
@@ -218,7 +219,7 @@ def evaluate(
             for index in waiting:
                 seed = trial_seed(config, scenario, index)
                 rng = policy_rng(seed)
-                trajectory = rollout(env, as_evaluated(policy, config), rng, seed=seed, source="evaluation")
+                trajectory = rollout(env, acting, rng, seed=seed, source="evaluation")
                 result = _result(trajectory, judge, scenario, index)
                 results.append(result)
                 if log is not None:
@@ -249,7 +250,7 @@ class Unsteady:
 
 
 def as_evaluated(policy: Policy, config: EvaluateConfig) -> Policy:
-    """The policy as it is evaluated."""
+    """The policy with the evaluation's noise on its actions, or itself where that is 0."""
     return Unsteady(policy, config.acting_std) if config.acting_std else policy
 
 

@@ -25,7 +25,7 @@ from lotj.data.store import TrajectoryStore
 from lotj.learned import load_learned
 from lotj.offline import Known
 from lotj.pipeline import evaluate_policy, refuse_other_scale
-from lotj.presets import Preset
+from lotj.presets import Preset, load_preset
 from lotj.recipe import Offline
 from lotj.stages import Bars, store_path
 
@@ -45,7 +45,8 @@ def evaluate_stage(
     with TrajectoryStore(store_path(run_root)) as store:
         refuse_other_scale(store, action_scale(preset.robot))
     name = identify(connector, preset.robot).name
-    who = learned.name + (f"-{robot_name(preset.robot)}" if is_own_cell(preset.robot) else "")
+    other = is_own_cell(preset.robot) or preset.robot != load_preset(run_root).robot
+    who = learned.name + (f"-{robot_name(preset.robot)}" if other else "")
     size = f"s{preset.evaluate.seed}-n{preset.evaluate.trials}" + ("-redteam" if learned.red_teamed else "")
     out = run_root / "evaluations" / name / f"{who}-{size}.json"
     if not tells_success(preset.robot):

@@ -122,6 +122,7 @@ class OnlineMemory:
 
 def _ended(trajectory: Trajectory) -> bool:
     """Whether nothing of worth can follow a trial's last image: success was claimed there, also where that was refuted,
-    or the plug was lost from the fingers. A trial that only ran out of time could have gone on."""
+    or the plug was lost from the fingers. A trial that only ran out of time could have gone on. Offline data has the
+    same rule (``TrajectoryStore.task_ended``), but for refuted claims, a mark that ``--keep`` does not carry over."""
     lost = (trajectory.privileged.get(key, False) for key in ("refuted", "dislodged"))
     return trajectory.terminated or any(bool(np.any(flags)) for flags in lost)

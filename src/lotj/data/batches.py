@@ -29,7 +29,8 @@ class Transition(NamedTuple):
     reward: Tensor
     """(B,) float32; describes ``next_image``."""
     terminated: Tensor
-    """(B,) bool: the task ended with ``next_image``; a truncated trial bootstraps."""
+    """(B,) bool: nothing of worth can follow ``next_image`` (``TrajectoryStore.task_ended``); a trial that ran out of
+    time bootstraps."""
     domain: Tensor
     """(B,) int64, -1 where the connector has no class."""
 

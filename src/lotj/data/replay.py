@@ -84,7 +84,7 @@ class TransitionDataset:
         rows, self._frame_trajectory, self.frame_step = _ragged(length + 1)
         _, trajectory, step = _ragged(length)
         self._transition_trajectory, self._first_frame = trajectory, rows[trajectory] + step
-        self._terminated = store.ended[wanted][trajectory] & (step == length[trajectory] - 1)
+        self._terminated = store.task_ended[wanted][trajectory] & (step == length[trajectory] - 1)
         # The arrays themselves: the store forgets its own when something is appended.
         self._states, self._actions, self._rewards = store.states, store.actions, store.rewards
         starts = index.frame_offset[self.trajectories]

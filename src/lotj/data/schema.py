@@ -123,6 +123,10 @@ def check_trajectory(trajectory: Trajectory) -> None:
         if little_endian(value).kind not in "biuf" or len(value) != steps + 1:
             got = f"{np.asarray(value).dtype} {np.shape(value)}"
             raise ValueError(f"{who}: privileged {key!r}: expected numbers ({steps + 1}, ...), one a frame, got {got}")
+        if key in ("success", DISLODGED) and np.ndim(value) != 1:
+            raise ValueError(
+                f"{who}: privileged {key!r}: expected ({steps + 1},), one flag a frame, got {np.shape(value)}"
+            )
     if not -(2**63) <= trajectory.seed < 2**63:
         raise ValueError(f"{who}: seed: expected 64 bits, got {trajectory.seed}; draw a smaller one")
     for name in ("connector", "robot", "source"):

@@ -263,12 +263,12 @@ class TrajectoryStore:
         return self._column("reward")
 
     @property
-    def ended(self) -> NDArray[np.bool_]:
-        """(N,) trajectories after whose last image nothing of worth can follow: the task ended there, or the plug was
-        lost from the fingers, which a cell notices for itself. The others only ran out of time."""
-        lost = np.nan_to_num(self.measured("dislodged", 1)[:, 0]) > 0
-        frames = np.repeat(np.arange(len(self)), self.index.length + 1)
-        return self.index.terminated | (np.bincount(frames, lost, len(self)) > 0)
+    def task_ended(self) -> NDArray[np.bool_]:
+        """(N,) trajectories after whose last image nothing of worth can follow: they terminated, or the plug was lost
+        from the fingers, which a cell notices for itself and truncates. The others only ran out of time. Practice has
+        the same rule for its own trials (``lotj.online``), and counts claims that a tug refuted among them."""
+        lost = self.measured("dislodged", 1)[:, 0] > 0  # NaN where nobody noted it: not lost
+        return self.index.terminated | np.logical_or.reduceat(lost, self.index.frame_offset[: len(self)])
 
     def privileged(self, key: str) -> NDArray[Any]:
         """Ground truth (frames, ...) of all trajectories, end to end; see `TrajectoryIndex.frame_offset`.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
-from av.codec.codec import UnknownCodecError
+from av.codec.codec import Codec, UnknownCodecError
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -17,6 +17,7 @@ from lotj.types import Trajectory
 FRAMES_PER_SECOND = 5
 HOLD = 5
 """Frames for which the last image of the longest trial stays."""
+H264 = "libx264"
 MIME = {".mp4": "video/mp4", ".webp": "image/webp"}
 _TILE, _BAR, _CAPTION, _GAP = 256, 18, 46, 8
 _BACKGROUND, _INK, _TRACK, _TRUE, _JUDGED = (15, 19, 26), (226, 232, 240), (51, 60, 75), (59, 130, 246), (245, 158, 11)
@@ -83,10 +84,12 @@ def compose(
     return np.stack(frames)
 
 
-def refuse_suffix(film: Path) -> None:
-    """Raise ``ValueError`` unless ``--film`` named a kind of video that can be written."""
-    if film.suffix not in MIME:
-        raise ValueError(f"--film {film}: expected a name that ends in {' or '.join(MIME)}")
+def can_encode(suffix: str) -> bool:
+    """Whether this machine can write such a video; builds of FFmpeg without H.264 exist."""
+    try:
+        return suffix != ".mp4" or bool(Codec(H264, "w"))
+    except UnknownCodecError:
+        return False
 
 
 def encode(frames: NDArray[np.uint8], suffix: str) -> bytes:
@@ -94,7 +97,7 @@ def encode(frames: NDArray[np.uint8], suffix: str) -> bytes:
     if suffix == ".mp4":
         return bytes(
             iio.imwrite(
-                "<bytes>", frames, extension=".mp4", plugin="pyav", codec="libx264", fps=FRAMES_PER_SECOND,
+                "<bytes>", frames, extension=".mp4", plugin="pyav", codec=H264, fps=FRAMES_PER_SECOND,
                 out_pixel_format="yuv420p",
             )
         )  # fmt: skip
@@ -113,10 +116,8 @@ def encode_for_web(frames: NDArray[np.uint8]) -> tuple[bytes, str]:
     Returns:
         The bytes and their media type.
     """
-    try:
-        return encode(frames, ".mp4"), MIME[".mp4"]
-    except UnknownCodecError:
-        return encode(frames, ".webp"), MIME[".webp"]
+    suffix = ".mp4" if can_encode(".mp4") else ".webp"
+    return encode(frames, suffix), MIME[suffix]
 
 
 def _tile(
