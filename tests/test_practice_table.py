@@ -21,7 +21,7 @@ from lotj.experiments.practice_table import online, pool, pooled, practice_table
 from lotj.experiments.practised import CURVE, WINDOW, milestone, read_practice, robot_minutes
 from lotj.files import to_json
 from lotj.presets import PRESETS
-from lotj.stats import barnard, show_p
+from lotj.stats import barnard
 from lotj.tables import count
 from lotj.types import Trials
 
@@ -100,10 +100,11 @@ def test_offline_is_counted_once_and_online_pooled() -> None:
     assert pooled(line.before) == (2 + 3 + 4, 60)
     assert [pooled(counts) for counts in line.after.values()] == [(10 + 11 + 12, 60)] * 4
     cell = online(line, ("iql", "learned", "off", ()))
-    assert cell == f"{count(Trials('', '', '', '', 33, 60), True)}, p {show_p(barnard(9, 60, 33, 60))}"
+    assert cell == f"{count(Trials('', '', '', '', 33, 60), True)} ↑"
     table = practice_table(results)
     assert table.count("| 9/60 |") == 2 and "| 3 |\n" in table
-    assert table.count("(diagnostic)") == 2 and "| iql, learned |" in table
+    assert table.count("(diagnostic)") == 4 and "| iql, learned |" in table
+    assert table.count("| 10 → 15 |") == 1 and table.count("| 2 → 15 |") == 1
 
 
 @pytest.mark.parametrize("to", ["csv", "latex", "markdown"])
@@ -136,11 +137,19 @@ def test_results_are_exported_for_papers_and_spreadsheets(
 
 
 def test_p_compares_the_same_seeds() -> None:
-    """A recipe with one seed so far is compared with the offline trials of that seed alone."""
-    results = [a_result("ensemble", "learned", seed, 2, 15) for seed in (0, 1)] + [a_result("iql", "learned", 1, 2, 15)]
-    line = pool(results)[(CONNECTOR, "I")]
-    assert pooled(line.before) == (4, 40)
-    assert online(line, ("iql", "learned", "off", ())).endswith(f"p {show_p(barnard(2, 20, 15, 20))}")
+    """A recipe with one seed so far is compared with the offline trials of that seed alone: 5 of 20 are not told from
+    2 of that seed, and are worse than the 42 of 60 of all three."""
+    first = [a_result("ensemble", "learned", seed, before, 15) for seed, before in enumerate((20, 2, 20))]
+    line = pool([*first, a_result("iql", "learned", 1, 2, 5)])[(CONNECTOR, "I")]
+    assert pooled(line.before) == (42, 60) and barnard(42, 60, 5, 20) < 0.05
+    assert online(line, ("iql", "learned", "off", ())) == count(Trials("", "", "", "", 5, 20), True)
+
+
+@pytest.mark.parametrize(("before", "after", "sign"), [(2, 15, "↑"), (15, 2, "↓"), (10, 12, ")"), (12, 10, ")")])
+def test_an_arrow_says_what_barnards_test_tells(before: int, after: int, sign: str) -> None:
+    line = pool([a_result("iql", "learned", 0, before, after)])[(CONNECTOR, "I")]
+    assert (barnard(before, 20, after, 20) < 0.05) is (sign != ")")
+    assert online(line, ("iql", "learned", "off", ())).endswith(sign)
 
 
 def test_results_that_disagree_about_the_offline_policy_are_refused() -> None:
