@@ -113,7 +113,7 @@ MAY_IMPORT = {
         "stages",
     }
     | RUN,
-    "film": {"types", "files", "sim", "rollout", "evaluate", "learned", "report"},
+    "film": {"types", "files", "cells", "presets", "stages", "sim", "rollout", "evaluate", "learned", "report"},
     "evaluating": {"cells", "data", "offline", "learned", "pipeline", "recipe", "presets", "stages"} | RUN,
     "demo": {"split", "types", "cells", "data", "algos", "trials", "preflight", "judge", "offline", "evaluating"}
     | {"learned"}

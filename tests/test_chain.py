@@ -17,6 +17,7 @@ from lotj.comparison import compare
 from lotj.data.store import TrajectoryStore
 from lotj.evaluate import Evaluation
 from lotj.presets import PRESETS
+from lotj.report.records import film_of
 from lotj.sim.connectors import TEST_CONNECTORS, get_connector, variants_of
 from lotj.sim.distance import TWIN, distance
 from lotj.stages import store_path
@@ -115,6 +116,8 @@ def test_every_stage_leaves_its_results(chain):
     for stage in ("reward", "critic", "policy"):
         assert json.loads((run / stage / "done.json").read_text())["stage"] == stage
     page = (run / "report.html").read_text()
+    films = [film_of(folder(run, reward)) for reward in REWARDS]
+    assert all(films) and page.count("the first evaluation trials, before practice and after it") == len(REWARDS)
     assert "<html" in page and CONNECTOR in page and 'src="http' not in page
     assert json.loads((run / "summary.json").read_text())
     for reward in REWARDS:

@@ -79,6 +79,7 @@ def demo(
     """
     from lotj import demo as job
     from lotj import stages
+    from lotj.film import film_practices
     from lotj.outcome import Clock
     from lotj.outcome import result as outcome_of
 
@@ -103,6 +104,7 @@ def demo(
             )
             folders.append(out_dir)
         clock.lap(f"practise {connector}")
+    film_practices(chosen, run_root, folders, bar)
     stages.report_stage(chosen, run_root, known, folders)
     clock.lap("report")
     outcome = outcome_of(chosen, run_root, folders, clock.seconds)
@@ -204,9 +206,11 @@ def report(run: Path) -> None:
         run: run folder.
     """
     from lotj import stages
+    from lotj.film import film_practices
 
     preset = load_preset(run)
     folders = sorted(path.parent for path in (run / "practice").glob("*/*/config.json"))
+    film_practices(preset, run, folders, bar)
     stages.report_stage(preset, run, preset.split(), folders)
     say(f"Report: {run / 'report.html'}   (open it in a browser)")
 

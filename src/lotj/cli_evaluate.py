@@ -15,9 +15,6 @@ from lotj.console import bar, check_film, console, say
 from lotj.presets import Preset, load_preset
 from lotj.stats import show_p
 
-FILMED = 5
-"""Trials of a film at most."""
-
 
 def evaluate(
     run: Path,
@@ -85,16 +82,12 @@ def evaluate(
 
 
 def _film(path: Path, preset: Preset, run: Path, connector: str, who: Mapping[str, Path | None], config: Any) -> None:
-    from lotj.film import film
+    from lotj.film import film, first_trials
     from lotj.learned import load_learned
 
     acting = {caption: load_learned(run, practised, preset.split()) for caption, practised in who.items()}
-    shown = replace(config, trials=min(config.trials, FILMED), scenarios=config.scenarios[-1:])
     with bar("film") as tick:
-        film(
-            connector, preset.robot, acting, shown, preset.image_size, preset.cameras, path,
-            lambda done, total: tick(done, total, ""),
-        )  # fmt: skip
+        film(connector, preset.robot, acting, first_trials(config), preset.image_size, preset.cameras, path, tick)
     say(f"Film: {escape(str(path))}")
 
 

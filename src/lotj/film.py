@@ -1,23 +1,62 @@
-"""A film of the first trials of an evaluation, seen by somebody who stands beside the simulated cell."""
+"""Films of the first trials of an evaluation, seen by somebody who stands beside the simulated cell."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from gymnasium.wrappers import RenderCollection
 
-from lotj.evaluate import EvaluateConfig, as_evaluated, trial_seed
+from lotj.cells.opening import described, is_own_cell
+from lotj.evaluate import EvaluateConfig, Evaluation, as_evaluated, trial_seed
 from lotj.files import write_atomic
-from lotj.learned import Learned
-from lotj.report.video import compose, encode
+from lotj.learned import Learned, load_learned
+from lotj.presets import Preset
+from lotj.report.records import film_of
+from lotj.report.video import can_encode, compose, encode
 from lotj.rollout import policy_rng, rollout
 from lotj.sim.env import InsertionEnv
+from lotj.stages import Bars
 
 LEFT, TOP, SIDE = 180, 170, 280
 """px, the square of the cell's picture (640 x 480) that is shown."""
+
+
+SHOWN = 5
+"""Trials of a film at most."""
+Progress = Callable[[int, int], None]
+
+
+def film_practices(preset: Preset, run_root: Path, folders: Sequence[Path], bars: Bars) -> None:
+    """Film finished practices in the simulated cell, before and after, beside their evaluations (``film.mp4``, or
+    ``.webp`` where nothing encodes H.264). Films that are there stay; what cannot be filmed any more is passed over."""
+    for folder in folders:
+        evaluated = folder / "evaluation-before.json"
+        if not (folder / "done.json").exists() or not evaluated.exists() or film_of(folder) is not None:
+            continue
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
+        held = json.loads(evaluated.read_text(encoding="utf-8"))
+        connector, robot = config["connector"], config["robot"]
+        gone = connector.endswith(".toml") and not Path(connector).exists()
+        if is_own_cell(robot) or gone or held["policy"].get("described") != described(connector).get("described"):
+            continue
+        path = folder / f"film{'.mp4' if can_encode('.mp4') else '.webp'}"
+        known = preset.split()
+        acting = {
+            "before practice": load_learned(run_root, known=known),
+            "after practice": load_learned(run_root, folder, known),
+        }
+        with bars(f"film {folder.parent.name}") as tick:
+            shown = first_trials(Evaluation.from_json(held).config)
+            film(connector, robot, acting, shown, preset.image_size, preset.cameras, path, tick)
+
+
+def first_trials(config: EvaluateConfig) -> EvaluateConfig:
+    """The first ``SHOWN`` trials of the last scenario."""
+    return replace(config, trials=min(config.trials, SHOWN), scenarios=config.scenarios[-1:])
 
 
 def film(
@@ -28,7 +67,7 @@ def film(
     image_size: int,
     cameras: int,
     path: Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> None:
     """Repeat trials of an evaluation as a film: a row for each who acts, a column for each trial.
 

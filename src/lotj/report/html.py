@@ -15,6 +15,7 @@ from lotj.report.reproduce import reproduce_section
 from lotj.report.saliency import SaliencyPanel
 from lotj.report.sections import (
     believed_and_true,
+    film_section,
     missing_note,
     p_text,
     practice_section,
@@ -156,6 +157,7 @@ def _practice(
         DIAGNOSTIC if record.diagnostic else "",
         VALIDATION if record.validation else "",
         scenario_cards(rows),
+        film_section(record),
         *(missing_note(text) for text in record.missing.values()),
         believed_and_true(record),
         practice_section(record, limit),

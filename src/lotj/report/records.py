@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lotj.data.store import TrajectoryStore
 from lotj.evaluate import Evaluation
+from lotj.report.video import MIME
 from lotj.types import Trajectory
 
 RED_TEAMED = "redteam/reward"
@@ -111,6 +112,11 @@ class PracticeRecord:
             return None
         table = np.asarray(rows, np.float64)
         return Frames(table[:, 0], table[:, 1] > 0, table[:, 2] > 0, table[:, 3])
+
+
+def film_of(practice: Path) -> Path | None:
+    """The film in a practice's folder (``lotj.film``), if there is one."""
+    return next((path for suffix in MIME if (path := practice / f"film{suffix}").exists()), None)
 
 
 def load_practice(path: Path, videos: int = 2) -> PracticeRecord:

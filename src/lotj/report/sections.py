@@ -16,9 +16,9 @@ from PIL import Image
 from lotj.comparison import Comparison
 from lotj.evaluate import COLUMNS, Evaluation
 from lotj.report import plots
-from lotj.report.records import PracticeRecord
+from lotj.report.records import PracticeRecord, film_of
 from lotj.report.saliency import SaliencyPanel, overlay
-from lotj.report.video import compose, encode_for_web
+from lotj.report.video import MIME, compose, encode_for_web
 from lotj.stats import Interval
 from lotj.types import RewardModel, Trajectory
 
@@ -156,6 +156,17 @@ def reward_section(record: PracticeRecord, offline: Mapping[str, Any]) -> str:
     return _title("The reward model", note) + _grid(cards)
 
 
+def film_section(record: PracticeRecord) -> str:
+    """Show the film of the first trials before practice and after it, from beside the cell."""
+    path = film_of(record.path)
+    if path is None:
+        return ""
+    note = "The first evaluation trials of the last scenario, not chosen: the same starts above and below. "
+    note += "Blue: fully inserted. The bar is the reward model's probability of success, the mark its threshold."
+    seen = _embedded(path.read_bytes(), MIME[path.suffix], "the first evaluation trials, before practice and after it")
+    return _title("Before practice and after it", note) + f"<div class='card'>{seen}</div>"
+
+
 def videos_section(record: PracticeRecord, reward_model: RewardModel | None, threshold: float | None) -> str:
     """Show the first and the last practice trials as the robot saw them."""
     if not record.first:
@@ -265,11 +276,14 @@ def _outcome(trajectory: Trajectory) -> str:
 
 
 def _video(frames: NDArray[np.uint8]) -> str:
-    data, mime = encode_for_web(frames)
+    return _embedded(*encode_for_web(frames), "practice trials")
+
+
+def _embedded(data: bytes, mime: str, alt: str) -> str:
     source = f"data:{mime};base64,{base64.b64encode(data).decode()}"
     if mime.startswith("video/"):
-        return f"<video src='{source}' autoplay loop muted playsinline controls></video>"
-    return f"<img src='{source}' alt='practice trials'>"
+        return f"<video src='{source}' title='{alt}' autoplay loop muted playsinline controls></video>"
+    return f"<img src='{source}' alt='{alt}'>"
 
 
 def _image(picture: NDArray[np.uint8]) -> str:
