@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from lotj import cli, film, stages
+from lotj import cli, demo, film, stages
 from lotj.algos.policy import ImagePolicy
 from lotj.evaluate import EvaluateConfig, TrialResult
 from lotj.evaluating import evaluate_stage
@@ -144,6 +145,30 @@ class Down:
 
     def act(self, observation: Observation, rng: np.random.Generator, explore: bool = False) -> np.ndarray:
         return np.array([0.3, 0.0, -1.0], np.float32)
+
+
+def test_trials_before_practice_are_computed_as_those_after_it(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the preset's number of threads, on which the last bits of an action depend, whatever the process had."""
+    seen: list[int] = []
+
+    def evaluated(*_: object) -> None:
+        seen.append(torch.get_num_threads())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "evaluate_in", evaluated)
+    preset = replace(load_preset(tiny_run), threads=1)
+    places = demo.Places(stages.store_path(tiny_run), tmp_path / "f.safetensors", tmp_path / "practice")
+    offline = stages.load_offline(tiny_run, preset.split())
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with suppress(KeyboardInterrupt):
+            demo.practise_in(places, preset, offline, "europlug", preset.practice, 0, stages.silent_bars)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1]
 
 
 def test_another_cell_is_evaluated_for_itself(tiny_run: Path, tmp_path: Path) -> None:

@@ -196,6 +196,7 @@ def practise_in(
         PracticePaused: the guard's alarm.
     """
     robot = preset.robot
+    torch.set_num_threads(preset.threads)  # also for the evaluation: what a trial comes to depends on it
     validation = refuse_known(connector, offline.known, preset.known, robot=robot, allow_validation=allow_validation)
     out, name = places.out, identify(connector, robot).name
     config = {"connector": connector, "robot": preset.robot, "recipe": recipe, "rule": offline.rule}
@@ -211,7 +212,6 @@ def practise_in(
         preset, connector, untaught, offline, out / "evaluation-before.json", bars, f"{name} before", about, ask
     )
     encode_offline(preset, offline, recipe, places.store, places.features, bars)
-    torch.set_num_threads(preset.threads)
     with TrajectoryStore(places.store) as store, bars(f"practise {name}, {recipe.practice.reward} reward") as tick:
         learner = practise(
             connector,
