@@ -29,12 +29,13 @@ SIGNIFICANCE = 0.05
 NOTE = """
 True success, pooled over seeds with start states of their own; in brackets the 95% Clopper-Pearson interval. ↑ and ↓:
 better or worse than the offline policy on the same start states (Barnard's exact test, two-sided, p < .05).
-the result files). The trials of one practice share its networks, and all seeds one offline run. *gate*: successes that
-the robot claims and a tug at the plug refutes are not paid, which the paper has not. *diagnostic*: practised with
-ground truth as the reward, no result of the method.
+The trials of one practice share its networks, and all seeds one offline run. *gate*: successes that the robot claims
+and a tug at the plug refutes are not paid, which the paper has not. *diagnostic*: practised with ground truth as the
+reward, no result of the method.
 """
 """Printed under the table of successes."""
-PAPER_NOTE = """*paper*: Tables I and II of Nair et al. 2022, *LOTJ, full*, offline → online: a real robot, one camera,
+PAPER_NOTE = """
+*paper*: Tables I and II of Nair et al. 2022, *LOTJ, full*, offline → online: a real robot, one camera,
 50 known connectors. The two are not a contest.
 """
 TILL_NOTE = f"""
