@@ -209,7 +209,9 @@ def report(run: Path) -> None:
     from lotj.film import film_practices
 
     preset = load_preset(run)
-    folders = sorted(path.parent for path in (run / "practice").glob("*/*/config.json"))
+    found = (path.parent for path in (run / "practice").glob("*/*/config.json"))
+    # What the robot paid itself first, then the diagnostic beside it.
+    folders = sorted(found, key=lambda path: (path.parent.name, "ground-truth" in path.name, path.name))
     film_practices(preset, run, folders, bar)
     stages.report_stage(preset, run, preset.split(), folders)
     say(f"Report: {run / 'report.html'}   (open it in a browser)")
