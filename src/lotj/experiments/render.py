@@ -82,7 +82,8 @@ def _connectors(results: Path) -> str:
 def _practice(results: Path) -> str:
     found = read_results(results / "practice")
     picture = _picture("True success over practice, by connector", PRACTICE, found)
-    note = "Arrows: on the left the offline policy as evaluated, on the right what practice left.\n\n" if found else ""
+    arrows = "Arrowheads in the picture: on the left the offline policy as evaluated, on the right what practice left."
+    note = f"{arrows}\n\n" if found else ""
     return picture + note + practice_table(found)
 
 
