@@ -124,6 +124,19 @@ def test_a_film_shows_the_trials_that_were_counted(
         assert written.width == 2 * film.SIDE + 8 and getattr(written, "n_frames", 1) > 5
 
 
+@pytest.mark.parametrize(
+    ("diagnostic", "validation", "said"),
+    [
+        (False, False, "after practice"),
+        (True, False, "diagnostic"),
+        (False, True, "validation"),
+        (True, True, "diagnostic, validation"),
+    ],
+)
+def test_a_film_says_what_must_be_said(diagnostic: bool, validation: bool, said: str) -> None:
+    assert film.caption({"diagnostic": diagnostic, "validation": validation}) == said
+
+
 def test_rows_of_a_film_wait_for_each_other(tiny_run: Path, tmp_path: Path) -> None:
     """Who loses the plug early stays as it was till the others are done; each row says who it is."""
     learned = load_learned(tiny_run)

@@ -43,6 +43,7 @@ def evaluate(
     from lotj.comparison import compare
     from lotj.evaluate import Evaluation
     from lotj.evaluating import evaluate_stage
+    from lotj.film import caption
     from lotj.learned import practice_settings
 
     preset = load_preset(run)
@@ -76,7 +77,7 @@ def evaluate(
         console.print(table)
         if after["policy"]["diagnostic"]:
             console.print("[yellow]Diagnostic: this policy practised with ground truth as the reward.[/]")
-        who = {"before practice": None, mark.strip(" ()") or "after practice": practised}
+        who = {"before practice": None, caption(after["policy"]): practised}
     if film is not None:
         _film(film, preset, run, connector, who, Evaluation.from_json(before).config)
 
@@ -85,7 +86,7 @@ def _film(path: Path, preset: Preset, run: Path, connector: str, who: Mapping[st
     from lotj.film import film, first_trials
     from lotj.learned import load_learned
 
-    acting = {caption: load_learned(run, practised, preset.split()) for caption, practised in who.items()}
+    acting = {name: load_learned(run, practised, preset.split()) for name, practised in who.items()}
     with bar("film") as tick:
         film(connector, preset.robot, acting, first_trials(config), preset.image_size, preset.cameras, path, tick)
     say(f"Film: {escape(str(path))}")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gymnasium.wrappers import RenderCollection
@@ -45,13 +46,16 @@ def film_practices(preset: Preset, run_root: Path, folders: Sequence[Path], bars
             continue
         path = folder / f"film{'.mp4' if can_encode('.mp4') else '.webp'}"
         known = preset.split()
-        acting = {
-            "before practice": load_learned(run_root, known=known),
-            "after practice": load_learned(run_root, folder, known),
-        }
+        after = load_learned(run_root, folder, known)
+        acting = {"before practice": load_learned(run_root, known=known), caption(after.about): after}
         with bars(f"film {folder.parent.name}") as tick:
             shown = first_trials(Evaluation.from_json(held).config)
             film(connector, robot, acting, shown, preset.image_size, preset.cameras, path, tick)
+
+
+def caption(about: Mapping[str, Any]) -> str:
+    """What stands under the trials of a practised policy: what must be said of it, if anything."""
+    return ", ".join(kind for kind in ("diagnostic", "validation") if about[kind]) or "after practice"
 
 
 def first_trials(config: EvaluateConfig) -> EvaluateConfig:
@@ -88,7 +92,7 @@ def film(
     """
     (scenario,) = config.scenarios
     rows = []
-    for number, (caption, learned) in enumerate(acting.items()):
+    for number, (who, learned) in enumerate(acting.items()):
         seen, probability, policy = [], [], as_evaluated(learned.policy, config)
         env = InsertionEnv(
             connector, robot, scenario, image_size=image_size, cameras=cameras, render_mode="rgb_array"  # type: ignore[arg-type]
@@ -101,7 +105,7 @@ def film(
                 probability.append(learned.offline.reward.probability(trial.image))
                 seen.append(replace(trial, image=beside))
                 progress(number * config.trials + index + 1, len(acting) * config.trials)
-        captions = [f"{caption}, start {index + 1}" for index in range(config.trials)]
+        captions = [f"{who}, start {index + 1}" for index in range(config.trials)]
         rows.append(compose(seen, probability, captions, learned.offline.rule.threshold))
     longest = max(len(row) for row in rows)
     held = [np.concatenate([row, row[-1:].repeat(longest - len(row), axis=0)]) for row in rows]
