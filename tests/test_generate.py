@@ -248,15 +248,30 @@ def test_generated_connectors_are_found_in_one_order() -> None:
         generated_apart_from([get_connector(f"gen-0-{number}") for number in range(50)], 1, 0)
 
 
+def test_one_family_is_generated_beyond_what_is_known() -> None:
+    """The generator's own connectors of that family in its own order, without those that were found before."""
+    away = [CATALOGUE["usb-a"]]
+    before = generated_apart_from(away, 20, 0)
+    more = generated_apart_from(away, 3, 0, "bricks", beyond=before)
+    bricks = [connector.name for connector in generate_connectors(100, seed=0) if connector.family == "bricks"]
+    known = [name for name in before if name in bricks]
+    assert len(known) == 2 and [*known, *more] == bricks[:5]
+    usb = generated_apart_from(away, 3, 0, "usb")
+    assert all(distance(get_connector(name), away[0]) >= CLOSE and get_connector(name).family == "usb" for name in usb)
+    with pytest.raises(ValueError, match=r"no family 'lego' to generate.*bricks"):
+        generated_apart_from(away, 1, 0, "lego")
+
+
 def test_a_preset_knows_generated_connectors_beside_its_own() -> None:
     """They are trained on and collected, away from the validation connectors; the rest of the split stays as it was."""
     plain = PRESETS["debug"]
-    preset, before = replace(plain, generated=3), plain.split()
+    preset, before = replace(plain, generated=1, more=2), plain.split()
     known = preset.split()
     assert known.validation == before.validation and known.train[:-3] == before.train
     assert preset.collect().connectors == (*plain.collect().connectors, *known.train[-3:])
     away = [get_connector(name) for name in known.validation]
     assert all(distance(get_connector(name), other) >= CLOSE for name in known.train[-3:] for other in away)
+    assert {get_connector(name).family for name in known.train[-2:]} == {"bricks"}
 
 
 def test_who_names_the_known_connectors_knows_no_others(tmp_path: Path) -> None:

@@ -42,9 +42,13 @@ class Preset:
     """Connectors to know, drawn from all families; variants of the four test connectors are never among them."""
     generated: int = 0
     """Connectors to know beside these, made at random from the families' dimensions (``lotj.sim.generate``): never
-    close to a test connector, nor to one of validation. The paper has none."""
+    close to a test connector, nor to one of validation; families in turn. The paper has none."""
+    more: int = 0
+    """Connectors made so beside these, all of family ``more_of``."""
+    more_of: str = "bricks"
+    """The family that a policy fails on more often than on others (docs/bricks.md)."""
     known: tuple[str, ...] = ()
-    """Connectors to know by name or TOML file, instead of ``connectors`` and ``generated``."""
+    """Connectors to know by name or TOML file, instead of ``connectors``, ``generated`` and ``more``."""
     imported: tuple[str, ...] = ()
     """Connectors known by trajectories from elsewhere (another cell, a data set, practice): any names."""
     validation: int = 5
@@ -122,11 +126,13 @@ class Preset:
     @property
     def beside(self) -> int:
         """How many are made at random: none where all others are named or come from elsewhere."""
-        return 0 if self.known or not self.connectors else self.generated
+        return 0 if self.known or not self.connectors else self.generated + self.more
 
     def _generated(self, validation: tuple[str, ...]) -> tuple[str, ...]:
         """The connectors made at random, away from those of validation."""
-        return generated_apart_from([get_connector(name) for name in validation], self.beside, GENERATOR_SEED)
+        apart = [get_connector(name) for name in validation]
+        drawn = generated_apart_from(apart, self.generated, GENERATOR_SEED)
+        return drawn + generated_apart_from(apart, self.more, GENERATOR_SEED, self.more_of, beyond=drawn)
 
     def collect(self) -> CollectConfig:
         """The collection of this preset. Connectors that are named need not be enough to split."""
@@ -230,7 +236,8 @@ PRESETS: dict[str, Preset] = {
         steps=(6000, 800, 7000),
         batch=64,
         cameras=2,
-        generated=240,
+        generated=180,
+        more=60,
         trajectories=40,
         dagger=DaggerConfig(trials=20),
     ),

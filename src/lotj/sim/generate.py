@@ -8,7 +8,7 @@ pieces, and where its face is `CLOSE` to that of a test connector or a variant o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -69,9 +69,8 @@ def generate_connectors(
 def generate_connector(seed: int, number: int) -> Connector:
     """Draw connector ``number`` of a seed; see `generate_connectors`."""
     rng = np.random.default_rng([seed, number])
-    families = sorted({template.family for template in templates()})
     # In turn: whatever their number, the connectors drawn know all families about equally well.
-    family = families[number % len(families)]
+    family = families()[number % len(families())]
     for _ in range(TRIES):
         try:
             drawn = _draw(rng, family, seed, number)
@@ -84,7 +83,9 @@ def generate_connector(seed: int, number: int) -> Connector:
     )
 
 
-def generated_apart_from(others: Iterable[Connector], wanted: int, seed: int) -> tuple[str, ...]:
+def generated_apart_from(
+    others: Iterable[Connector], wanted: int, seed: int, family: str | None = None, beyond: Collection[str] = ()
+) -> tuple[str, ...]:
     """The first generated connectors whose faces are not `CLOSE` to any of some others.
 
     The generator varies the catalogue's connectors, those to be scored included, and keeps away from the four test
@@ -94,24 +95,36 @@ def generated_apart_from(others: Iterable[Connector], wanted: int, seed: int) ->
         others: connectors to keep away from.
         wanted: how many; fewer are the first of more.
         seed: of the generator.
+        family: of this one alone; default: families in turn.
+        beyond: names to pass over, found before.
 
     Raises:
-        ValueError: so many cannot be found.
+        ValueError: so many cannot be found, or there is no such family.
     """
     others = list(others)
+    names = families()
+    if family is not None and family not in names:
+        raise ValueError(f"there is no family {family!r} to generate connectors of; known: {', '.join(names)}")
+    start, step = (0, 1) if family is None else (names.index(family), len(names))
     found: list[str] = []
-    for number in range(SEARCHED * wanted):
+    for number in range(start, start + SEARCHED * wanted * step, step):
         if len(found) == wanted:
             break
         name = f"gen-{seed}-{number}"
-        if all(distance(get_connector(name), other) >= CLOSE for other in others):
+        if name not in beyond and all(distance(get_connector(name), other) >= CLOSE for other in others):
             found.append(name)
     if len(found) < wanted:
+        of = "connectors" if family is None else f"connectors of family {family!r}"
         raise ValueError(
-            f"of {SEARCHED * wanted} connectors generated with seed {seed}, {len(found)} are {CLOSE * 1e3:g} mm away "
+            f"of {SEARCHED * wanted} {of} generated with seed {seed}, {len(found)} are {CLOSE * 1e3:g} mm away "
             f"from {len(others)} others, {wanted} were asked for; ask for fewer, or give another generator seed"
         )
     return tuple(found)
+
+
+def families() -> list[str]:
+    """What connectors are generated of, in turn."""
+    return sorted({template.family for template in templates()})
 
 
 @cache
