@@ -110,7 +110,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             robot: ``sawyer-a`` or ``sawyer-b``.
             scenario: how far from the socket trials start.
             image_size: H in px; each camera's picture is square.
-            cameras: 1, or 2 for another wrist camera that looks from a quarter turn aside.
+            cameras: 1, or 2 for another wrist camera that looks from the other side.
             state: add proprioception to the observation.
             yaw: add a fourth action.
             ground_truth: pay reward and end on true success (collection, diagnosis).

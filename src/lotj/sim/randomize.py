@@ -16,8 +16,8 @@ class Cell:
     """One robot with its camera brackets and its light."""
 
     cameras: tuple[CameraConfig, CameraConfig]
-    """The second one, where it is used, looks from a quarter turn aside: it sees what is displaced along the axis of
-    the first."""
+    """The second one, where it is used, looks from the other side: it sees what a plug hides that is displaced towards
+    the first, and between them they see all four sides of it (docs/lab.md, Two cameras that hide the same)."""
     light_azimuth: float
     """degrees, where the key light stands."""
     warmth: float
@@ -26,12 +26,12 @@ class Cell:
 
 CELLS: dict[str, Cell] = {
     "sawyer-a": Cell(
-        (CameraConfig(azimuth=20.0, elevation=38.0), CameraConfig(azimuth=110.0, elevation=38.0)),
+        (CameraConfig(azimuth=20.0, elevation=38.0), CameraConfig(azimuth=200.0, elevation=38.0)),
         light_azimuth=60.0,
         warmth=0.3,
     ),
     "sawyer-b": Cell(
-        (CameraConfig(azimuth=6.0, elevation=34.0), CameraConfig(azimuth=96.0, elevation=34.0)),
+        (CameraConfig(azimuth=6.0, elevation=34.0), CameraConfig(azimuth=186.0, elevation=34.0)),
         light_azimuth=-50.0,
         warmth=-0.3,
     ),
