@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -131,6 +132,28 @@ def test_practice_begins_at_the_base_policy() -> None:
     observation = {"image": _images(1, 5)[0].permute(1, 2, 0).numpy()}
     action = learner.act(observation, np.random.default_rng(0))
     np.testing.assert_allclose(action, [0.0, 0.0, -0.6], atol=1e-6)
+
+
+@pytest.mark.parametrize("consent", ["none", "mean", "all"])
+def test_the_robot_leaves_the_offline_policy_only_where_critics_consent(consent: str) -> None:
+    """Two critics that differ in what they think of going along x: the practised action is done where the mean, or
+    both, or nobody needs to, prefer it; else the offline policy's, exactly."""
+    learner = _learner(replace(CONFIG, consent=consent, heads=2, target_heads=1))
+    for parameter in learner.actor.parameters():
+        parameter.data.add_(0.2)
+    feature = learner.encode(_images(2))
+    practised, base = learner.actor(feature), torch.tanh(feature[:, -3:])
+    assert (practised - base).abs().min() > 1e-3
+
+    def critic(gains: list[list[float]]):
+        """Gains (heads, B) of the practised action over the offline one."""
+        return lambda features, action: torch.tensor(gains) * (action == practised[: len(features)]).all(1)
+
+    for first, second in itertools.product((-0.2, 0.1, 0.3), repeat=2):
+        learner.critic = critic([[first], [second]])  # type: ignore[assignment]
+        done = learner.act_on(feature[:1], np.random.default_rng(0))
+        allowed = {"none": True, "mean": first + second > 0, "all": min(first, second) > 0}[consent]
+        np.testing.assert_array_equal(done, (practised if allowed else base)[0].detach().numpy())
 
 
 def test_ensemble_is_a_loop_of_single_critics() -> None:
@@ -306,7 +329,9 @@ def test_state_restores_exactly() -> None:
     assert torch.equal(first["generator"], second["generator"])
 
 
-@pytest.mark.parametrize("bad", [{"heads": 0}, {"target_heads": 9}, {"base_clip": 1.0}, {"target_rate": 0.0}])
+@pytest.mark.parametrize(
+    "bad", [{"heads": 0}, {"target_heads": 9}, {"consent": "some"}, {"base_clip": 1.0}, {"target_rate": 0.0}]
+)
 def test_config_is_validated(bad: dict[str, float]) -> None:
     """Impossible settings name their field."""
     with pytest.raises(ValueError, match=next(iter(bad))):

@@ -2,7 +2,8 @@
 
 Not the paper's recipe. Advantage weighting (Eq. 3) can only reweight actions that were tried; here the policy follows
 the gradient of an ensemble of critics instead, after RLPD (Ball et al. 2023) and TD3+BC (Fujimoto and Gu 2021). The
-policy is the offline one plus a residual that starts at zero, so practice begins exactly where offline training ended.
+policy is the offline one plus a residual that starts at zero, so practice begins exactly where offline training ended,
+and the robot does what it says only where all critics prefer that to the offline policy's action.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -48,6 +49,9 @@ class EnsembleConfig:
     """Widths of each critic."""
     heads: int = 5
     """Critics in the ensemble."""
+    consent: Literal["none", "mean", "all"] = "all"
+    """Who must prefer the practised action to the offline policy's, for the robot to do it in practice and after: no
+    critic, their mean, or every one of them. Two proposals that the critics choose from are IBRL's (Hu et al. 2023)."""
     target_heads: int = 2
     """Random critics whose minimum is the target."""
     action_repeats: int = 8
@@ -79,6 +83,8 @@ class EnsembleConfig:
         for name in whole:
             if getattr(self, name) < 1:
                 raise ValueError(f"EnsembleConfig.{name} must be at least 1, got {getattr(self, name)}")
+        if self.consent not in ("none", "mean", "all"):
+            raise ValueError(f"EnsembleConfig.consent must be none, mean or all, got {self.consent!r}")
         if self.target_heads > self.heads:
             raise ValueError(f"EnsembleConfig.target_heads must not exceed heads={self.heads}, got {self.target_heads}")
         if not (0.0 < self.base_clip < 1.0 and 0.0 <= self.discount <= 1.0 and 0.0 < self.target_rate <= 1.0):
@@ -184,13 +190,23 @@ class EnsemblePractice:
     @torch.no_grad()
     def act_on(self, feature: Tensor, rng: np.random.Generator, explore: bool = False) -> NDArray[np.float32]:
         """Action (A,) for one encoded frame (1, F)."""
-        action: NDArray[np.float32] = self.actor(feature)[0].cpu().numpy()
+        action: NDArray[np.float32] = self._agreed(feature)[0].cpu().numpy()
         if explore:
             if self._noise_factor is None:
                 self._noise_factor = float(rng.uniform(0.0, self.config.exploration_factor))
             noise = rng.normal(0.0, self.config.exploration_std * self._noise_factor, self.action_dim)
             action = np.clip(action + noise, -1.0, 1.0).astype(np.float32)
         return action
+
+    def _agreed(self, feature: Tensor) -> Tensor:
+        """The practised action (B, A), where it needs no consent or has it; else the offline policy's."""
+        practised: Tensor = self.actor(feature)
+        if self.config.consent == "none":
+            return practised
+        base = torch.tanh(feature[:, -self.action_dim :])  # (B, A)
+        gain = self.critic(feature, practised) - self.critic(feature, base)  # (heads, B)
+        least = gain.amin(dim=0) if self.config.consent == "all" else gain.mean(dim=0)
+        return torch.where(least[:, None] > 0, practised, base)
 
     def remember_success(self, feature: Tensor, action: Tensor) -> None:
         """Keep a rewarded trial to imitate: feature (T, F), action (T, A)."""
