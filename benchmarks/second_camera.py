@@ -36,7 +36,7 @@ DIRECTIONS = 16
 SIZE = 64
 """px, of `desk`."""
 FEW = 10
-"""Pixels of studs of 4096 in a picture that are called hidden."""
+"""Fewer pixels of studs than this, of 4096 in a picture, are called hidden."""
 SHOWN = ("gen-1-17", np.array([0.0012, 0.0035]))
 """Brick and displacement (m) of the picture: where practice with a quarter turn between the cameras ended falsely."""
 
@@ -65,7 +65,8 @@ def seen(
     counts = []
     for camera in WRIST[: len(env.cameras)]:
         renderer.update_scene(env.data, camera)
-        counts.append(int(np.isin(renderer.render()[..., 0], geoms).sum()))
+        identity, kind = np.moveaxis(renderer.render(), -1, 0)
+        counts.append(int((np.isin(identity, geoms) & (kind == mujoco.mjtObj.mjOBJ_GEOM)).sum()))
     return counts
 
 
@@ -116,7 +117,7 @@ def picture(out: Path, scale: int = 4) -> None:
     brick, beside = SHOWN
     rows: list[list[NDArray[np.uint8]]] = [[], []]
     for angle in (0, 90, 180):
-        env = InsertionEnv(brick, turned("sawyer-a", angle), image_size=SIZE, cameras=2)
+        env = InsertionEnv(brick, turned("sawyer-a", angle), image_size=SIZE, cameras=2, randomization=still())
         full, height = -env.connector.insertion_depth, studs(env)[1]
         for row, offset in zip(rows, ((0.0, 0.0, full), (*beside, full + height))):
             observation, _ = env.reset(seed=3, options={"offset": offset})

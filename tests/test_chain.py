@@ -135,7 +135,7 @@ def test_the_held_out_connector_was_never_known(chain):
         assert not set(store.index.connector.tolist()) & held_out
     for preset in PRESETS.values():
         known = preset.split()
-        assert len(known.train) + len(known.validation) == preset.connectors + preset.generated + preset.more
+        assert len(known.train) + len(known.validation) == preset.connectors + preset.generated + preset.generated_more
         assert not {*known.train, *known.validation} & held_out
         for name in (*known.train, *known.validation):
             assert min(distance(get_connector(name), get_connector(test)) for test in held_out) >= TWIN, name

@@ -154,6 +154,9 @@ def test_the_robot_leaves_the_offline_policy_only_where_critics_consent(consent:
         done = learner.act_on(feature[:1], np.random.default_rng(0))
         allowed = {"none": True, "mean": first + second > 0, "all": min(first, second) > 0}[consent]
         np.testing.assert_array_equal(done, (practised if allowed else base)[0].detach().numpy())
+        learner.critic = critic([[first, 0.1], [second, 0.1]])  # type: ignore[assignment]
+        both = learner._agreed(feature)
+        assert torch.equal(both[0], (practised if allowed else base)[0]) and torch.equal(both[1], practised[1])
 
 
 def test_ensemble_is_a_loop_of_single_critics() -> None:

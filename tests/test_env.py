@@ -266,16 +266,15 @@ def test_one_seed_is_one_trial_however_many_cameras_look_at_it(env):
 
 @pytest.mark.parametrize("robot", CELLS)
 def test_the_second_camera_sees_what_the_first_does_not(robot):
-    """They look at the tip from opposite sides, so between them at all four sides of a plug. A plug that is moved along
-    the first one's axis stays where it is in that picture; in the other it moves by as many pixels as its displacement
-    across that axis has, nearly all of it."""
+    """They look at the tip from opposite sides. A plug that is moved along the first one's axis stays where it is in
+    that picture; in the other it moves by as many pixels as its displacement across that axis has, nearly all of it."""
     first, second = CELLS[robot].cameras
     (eye, _), (other, _) = first.pose(), second.pose()
     tip = np.array([0.0, 0.0, -TOOL_TO_TIP - first.below_tip])
     along = (tip - eye) / np.linalg.norm(tip - eye)
     across = (tip - other) / np.linalg.norm(tip - other)
     np.testing.assert_allclose(along[:2], -across[:2], atol=1e-9)
-    assert np.all(along[:2] != 0) and np.linalg.norm(np.cross(along, across)) > 0.9
+    assert np.linalg.norm(np.cross(along, across)) > 0.9
     still = Randomization(**{name: 0.0 for name in vars(Randomization()) if name != "grasp_weakness"})
     two = InsertionEnv(CONNECTOR, robot, image_size=128, cameras=2, randomization=still)
     two.reset(seed=0)

@@ -258,6 +258,10 @@ def test_one_family_is_generated_beyond_what_is_known() -> None:
     assert len(known) == 2 and [*known, *more] == bricks[:5]
     usb = generated_apart_from(away, 3, 0, "usb")
     assert all(distance(get_connector(name), away[0]) >= CLOSE and get_connector(name).family == "usb" for name in usb)
+    known = [f"gen-0-{17 * number}" for number in range(60)]
+    assert generated_apart_from(away, 1, 0, "bricks", beyond=known) == (f"gen-0-{17 * 60}",)
+    with pytest.raises(ValueError, match=r"Preset.generated_more .* got -1"):
+        replace(PRESETS["debug"], generated_more=-1)
     with pytest.raises(ValueError, match=r"no family 'lego' to generate.*bricks"):
         generated_apart_from(away, 1, 0, "lego")
 
@@ -265,7 +269,7 @@ def test_one_family_is_generated_beyond_what_is_known() -> None:
 def test_a_preset_knows_generated_connectors_beside_its_own() -> None:
     """They are trained on and collected, away from the validation connectors; the rest of the split stays as it was."""
     plain = PRESETS["debug"]
-    preset, before = replace(plain, generated=1, more=2), plain.split()
+    preset, before = replace(plain, generated=1, generated_more=2), plain.split()
     known = preset.split()
     assert known.validation == before.validation and known.train[:-3] == before.train
     assert preset.collect().connectors == (*plain.collect().connectors, *known.train[-3:])

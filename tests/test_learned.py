@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,13 +22,21 @@ from lotj.cells.adapter import CellEnv
 from lotj.cells.safety import CellStoppedError, JammedError, SafeCell
 from lotj.guard import TugConfig
 from lotj.judge import SuccessRule
-from lotj.learned import OFFLINE, PRESS, PRESS_STEPS, Attempt, Learned, insert, load_learned, practice_of
+from lotj.learned import OFFLINE, PRESS, PRESS_STEPS, Attempt, Learned, insert, load_learned, practice_of, recipe_of
 from lotj.offline import load_policy
 from lotj.presets import load_preset
-from lotj.recipe import Offline
+from lotj.recipe import Offline, RecipeConfig
 from tests.test_cells import SPEC, Constant, ToyRobot
 
 HORIZON = 5
+
+
+def test_a_practice_of_before_consent_acts_as_it_did() -> None:
+    """Its configuration names nobody whose consent was asked; one that does is believed."""
+    recipe = asdict(RecipeConfig())
+    assert recipe_of({"config": {"recipe": recipe}}) == RecipeConfig()
+    assert recipe["ensemble"].pop("consent") == "all"
+    assert recipe_of({"config": {"recipe": recipe}}).ensemble.consent == "none"
 
 
 class Counter(gymnasium.Env[Any, Any]):

@@ -78,7 +78,7 @@ def load_learned(run_root: Path, practised: Path | None = None, known: Known | N
     if practised is None or settings is None:
         return Learned(ImagePolicy(offline.policy), offline, OFFLINE, "offline", red_teamed, None)
     offline = replace(offline, rule=SuccessRule(**settings["config"]["rule"]))
-    recipe = config_from(RecipeConfig, settings["config"]["recipe"])
+    recipe = recipe_of(settings)
     learner = make_learner(recipe, offline, settings["seed"])
     learner.load_state_dict(load_state(practised / "checkpoint.safetensors")["learner"])
     connector, guard = practised.resolve().parent.name, recipe.practice.guard
@@ -103,6 +103,12 @@ def practice_settings(run_root: Path, practised: Path) -> dict[str, Any]:
             f"{practised} is not under {run_root / 'practice'}: expected a practice of this run's networks"
         )
     return _settings(practised)
+
+
+def recipe_of(settings: Mapping[str, Any]) -> RecipeConfig:
+    """The recipe of a practice, from its ``config.json``. Where critics were not asked for consent yet, nobody is."""
+    recipe = settings["config"]["recipe"]
+    return config_from(RecipeConfig, {**recipe, "ensemble": {"consent": "none", **recipe["ensemble"]}})
 
 
 def about_practice(connector: str, recipe: RecipeConfig, validation: bool) -> dict[str, Any]:

@@ -43,12 +43,12 @@ class Preset:
     generated: int = 0
     """Connectors to know beside these, made at random from the families' dimensions (``lotj.sim.generate``): never
     close to a test connector, nor to one of validation; families in turn. The paper has none."""
-    more: int = 0
-    """Connectors made so beside these, all of family ``more_of``."""
-    more_of: str = "bricks"
-    """The family that a policy fails on more often than on others (docs/bricks.md)."""
+    generated_more: int = 0
+    """Connectors made at random in the same way beyond ``generated``, all of one family."""
+    generated_family: str = "bricks"
+    """Which family: of bricks, the more are known the better unseen ones are inserted (docs/bricks.md)."""
     known: tuple[str, ...] = ()
-    """Connectors to know by name or TOML file, instead of ``connectors``, ``generated`` and ``more``."""
+    """Connectors to know by name or TOML file, instead of ``connectors``, ``generated`` and ``generated_more``."""
     imported: tuple[str, ...] = ()
     """Connectors known by trajectories from elsewhere (another cell, a data set, practice): any names."""
     validation: int = 5
@@ -84,6 +84,11 @@ class Preset:
     """Of collection, training and practice; evaluation and the offline features have seeds of their own."""
 
     def __post_init__(self) -> None:
+        for name in ("generated", "generated_more"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"Preset.{name} is how many connectors are made, expected 0 or more, got {getattr(self, name)}"
+                )
         for name, stage in (("reward", self.reward), ("critic", self.critic), ("policy", self.policy)):
             size = stage.model.encoder.image_size
             if size != self.image_size:
@@ -126,13 +131,15 @@ class Preset:
     @property
     def beside(self) -> int:
         """How many are made at random: none where all others are named or come from elsewhere."""
-        return 0 if self.known or not self.connectors else self.generated + self.more
+        return 0 if self.known or not self.connectors else self.generated + self.generated_more
 
     def _generated(self, validation: tuple[str, ...]) -> tuple[str, ...]:
         """The connectors made at random, away from those of validation."""
         apart = [get_connector(name) for name in validation]
         drawn = generated_apart_from(apart, self.generated, GENERATOR_SEED)
-        return drawn + generated_apart_from(apart, self.more, GENERATOR_SEED, self.more_of, beyond=drawn)
+        return drawn + generated_apart_from(
+            apart, self.generated_more, GENERATOR_SEED, self.generated_family, beyond=drawn
+        )
 
     def collect(self) -> CollectConfig:
         """The collection of this preset. Connectors that are named need not be enough to split."""
@@ -237,7 +244,7 @@ PRESETS: dict[str, Preset] = {
         batch=64,
         cameras=2,
         generated=180,
-        more=60,
+        generated_more=60,
         trajectories=40,
         dagger=DaggerConfig(trials=20),
     ),

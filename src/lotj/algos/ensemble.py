@@ -35,7 +35,7 @@ from lotj.types import Observation
 
 @dataclass(frozen=True)
 class EnsembleConfig:
-    """Settings of the recipe ``ensemble``; the defaults are those that won a study on two connectors."""
+    """Settings of the recipe ``ensemble``; the defaults are from a study on two connectors, and from docs/lab.md."""
 
     components: int = 128
     """Principal components kept of the frozen features."""
@@ -51,7 +51,8 @@ class EnsembleConfig:
     """Critics in the ensemble."""
     consent: Literal["none", "mean", "all"] = "all"
     """Who must prefer the practised action to the offline policy's, for the robot to do it in practice and after: no
-    critic, their mean, or every one of them. Two proposals that the critics choose from are IBRL's (Hu et al. 2023)."""
+    critic, their mean, or every one of them. Two proposals that the critics choose from are IBRL's (Hu et al. 2023);
+    here the critics go on learning what the practised policy is worth, whoever acts (docs/lab.md, Practice)."""
     target_heads: int = 2
     """Random critics whose minimum is the target."""
     action_repeats: int = 8
@@ -205,8 +206,8 @@ class EnsemblePractice:
             return practised
         base = torch.tanh(feature[:, -self.action_dim :])  # (B, A)
         gain = self.critic(feature, practised) - self.critic(feature, base)  # (heads, B)
-        least = gain.amin(dim=0) if self.config.consent == "all" else gain.mean(dim=0)
-        return torch.where(least[:, None] > 0, practised, base)
+        margin = gain.amin(dim=0) if self.config.consent == "all" else gain.mean(dim=0)
+        return torch.where(margin[:, None] > 0, practised, base)
 
     def remember_success(self, feature: Tensor, action: Tensor) -> None:
         """Keep a rewarded trial to imitate: feature (T, F), action (T, A)."""

@@ -107,11 +107,11 @@ def generated_apart_from(
         raise ValueError(f"there is no family {family!r} to generate connectors of; known: {', '.join(names)}")
     start, step = (0, 1) if family is None else (names.index(family), len(names))
     found: list[str] = []
-    for number in range(start, start + SEARCHED * wanted * step, step):
+    fresh = (name for number in itertools.count(start, step) if (name := f"gen-{seed}-{number}") not in beyond)
+    for name in itertools.islice(fresh, SEARCHED * wanted):
         if len(found) == wanted:
             break
-        name = f"gen-{seed}-{number}"
-        if name not in beyond and all(distance(get_connector(name), other) >= CLOSE for other in others):
+        if all(distance(get_connector(name), other) >= CLOSE for other in others):
             found.append(name)
     if len(found) < wanted:
         of = "connectors" if family is None else f"connectors of family {family!r}"
@@ -122,9 +122,10 @@ def generated_apart_from(
     return tuple(found)
 
 
-def families() -> list[str]:
+@cache
+def families() -> tuple[str, ...]:
     """What connectors are generated of, in turn."""
-    return sorted({template.family for template in templates()})
+    return tuple(sorted({template.family for template in templates()}))
 
 
 @cache

@@ -17,7 +17,7 @@ class Cell:
 
     cameras: tuple[CameraConfig, CameraConfig]
     """The second one, where it is used, looks from the other side: it sees what a plug hides that is displaced towards
-    the first, and between them they see all four sides of it (docs/lab.md, Two cameras that hide the same)."""
+    the first (docs/lab.md, The reward)."""
     light_azimuth: float
     """degrees, where the key light stands."""
     warmth: float
