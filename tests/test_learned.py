@@ -35,7 +35,7 @@ def test_a_practice_of_before_consent_acts_as_it_did() -> None:
     """Its configuration names nobody whose consent was asked; one that does is believed."""
     recipe = asdict(RecipeConfig())
     assert recipe_of({"config": {"recipe": recipe}}) == RecipeConfig()
-    assert recipe["ensemble"].pop("consent") == "all"
+    assert recipe["ensemble"].pop("consent") == "mean"
     assert recipe_of({"config": {"recipe": recipe}}).ensemble.consent == "none"
 
 

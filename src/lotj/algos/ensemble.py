@@ -3,7 +3,7 @@
 Not the paper's recipe. Advantage weighting (Eq. 3) can only reweight actions that were tried; here the policy follows
 the gradient of an ensemble of critics instead, after RLPD (Ball et al. 2023) and TD3+BC (Fujimoto and Gu 2021). The
 policy is the offline one plus a residual that starts at zero, so practice begins exactly where offline training ended,
-and the robot does what it says only where all critics prefer that to the offline policy's action.
+and the robot does what it says only where the critics prefer that to the offline policy's action.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class EnsembleConfig:
     """Widths of each critic."""
     heads: int = 5
     """Critics in the ensemble."""
-    consent: Literal["none", "mean", "all"] = "all"
+    consent: Literal["none", "mean", "all"] = "mean"
     """Who must prefer the practised action to the offline policy's, for the robot to do it in practice and after: no
     critic, their mean, or every one of them. Two proposals that the critics choose from are IBRL's (Hu et al. 2023);
     here the critics go on learning what the practised policy is worth, whoever acts (docs/lab.md, Practice)."""
