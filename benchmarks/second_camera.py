@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lotj  # noqa: F401  # isort: skip (before mujoco, whose way to draw it chooses)
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,8 @@ from PIL import Image, ImageDraw
 from lotj.files import write_json
 from lotj.provenance import provenance
 from lotj.sim.env import InsertionEnv
-from lotj.sim.randomize import CELLS, Randomization
+from lotj.sim.graphics import make_renderer
+from lotj.sim.randomize import CELLS, Cell, Randomization
 from lotj.sim.scene import WRIST
 
 BRICKS = ("gen-1-17", "gen-1-34", "gen-1-119", "gen-2-68", "gen-3-0")
@@ -73,7 +75,7 @@ def seen(
 def measure(robot: str, brick: str, angle: int) -> dict[str, Any]:
     """Pixels of studs in the better of both pictures, over displacements and directions."""
     env = InsertionEnv(brick, turned(robot, angle), image_size=SIZE, cameras=2, randomization=still())
-    renderer = mujoco.Renderer(env.model, SIZE, SIZE)
+    renderer = make_renderer(env.model, SIZE, SIZE)
     renderer.enable_segmentation_rendering()
     try:
         geoms, height = studs(env)
@@ -100,11 +102,10 @@ def measure(robot: str, brick: str, angle: int) -> dict[str, Any]:
     }
 
 
-def turned(robot: str, angle: int) -> str:
-    """A cell whose second camera stands at that angle from the first."""
+def turned(robot: str, angle: int) -> Cell:
+    """A cell whose second camera stands at that angle (degrees) from the first."""
     first = CELLS[robot].cameras[0]
-    CELLS["probe"] = replace(CELLS[robot], cameras=(first, replace(first, azimuth=first.azimuth + angle)))
-    return "probe"
+    return replace(CELLS[robot], cameras=(first, replace(first, azimuth=first.azimuth + angle)))
 
 
 def still() -> Randomization:
@@ -141,7 +142,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/second_camera.json"))
     parser.add_argument("--picture", type=Path, default=Path("docs/img/second-camera.png"))
     arguments = parser.parse_args()
-    rows = [measure(robot, brick, angle) for robot in list(CELLS) for angle in ANGLES for brick in BRICKS]
+    rows = [measure(robot, brick, angle) for robot in CELLS for angle in ANGLES for brick in BRICKS]
     for robot, angle in dict.fromkeys((row["robot"], row["angle"]) for row in rows):
         mine = [row for row in rows if (row["robot"], row["angle"]) == (robot, angle)]
         hidden, of = sum(row["hidden"] for row in mine), sum(row["of"] for row in mine)

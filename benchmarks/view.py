@@ -41,10 +41,10 @@ def changed(env: InsertionEnv, one: tuple[float, float, float], other: tuple[flo
 def measure(robot: str, size: int, crop: int) -> dict[str, Any]:
     """Changed pixels, worst and median over the connectors, of one cell with another crop and resolution."""
     cell = CELLS[robot]
-    CELLS["probe"] = replace(cell, cameras=(replace(cell.cameras[0], crop=crop), cell.cameras[1]))
+    cropped = replace(cell, cameras=(replace(cell.cameras[0], crop=crop), cell.cameras[1]))
     depth, offset = [], []
     for name in CONNECTORS:
-        env = InsertionEnv(name, "probe", image_size=size)
+        env = InsertionEnv(name, cropped, image_size=size)
         try:
             full = -env.connector.insertion_depth
             depth.append(changed(env, (0, 0, full), (0, 0, full + 0.001)))
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/view.json"))
     arguments = parser.parse_args()
     rows = []
-    for robot in list(CELLS):
+    for robot in CELLS:
         for crop in CROPS:
             for size in SIZES:
                 rows.append(measure(robot, size, crop))

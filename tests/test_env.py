@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import gymnasium as gym
 import mujoco
@@ -317,3 +318,46 @@ def test_torch_can_come_after_the_first_picture(renderer):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_cell_can_have_cameras_of_ones_own():
+    """`Cell` in place of a name: the robot does the same, and of two cameras only the one that was turned sees another
+    picture."""
+    cell = CELLS["sawyer-a"]
+    first, second = cell.cameras
+    aside = replace(cell, cameras=(first, replace(second, azimuth=first.azimuth + 90)))
+    named, same, turned = (InsertionEnv(CONNECTOR, robot, cameras=2) for robot in ("sawyer-a", cell, aside))
+    pictures = [env.reset(seed=11)[0]["image"] for env in (named, same, turned)]
+    np.testing.assert_array_equal(pictures[1], pictures[0])
+    np.testing.assert_array_equal(pictures[2][:, :64], pictures[0][:, :64])
+    assert np.abs(pictures[2][:, 64:].astype(int) - pictures[0][:, 64:]).mean() > 5
+    assert (named.robot, turned.robot) == ("sawyer-a", "own")
+    for env in (named, same, turned):
+        env.close()
+
+
+@pytest.mark.parametrize("robot", CELLS)
+def test_a_brick_that_rests_on_its_studs_hides_them_from_no_more_than_one_camera(robot):
+    """Seated, a brick hides all studs; resting on top of them, displaced towards the first camera, it hides them from
+    that one, and the other sees some (docs/lab.md, The reward)."""
+    still = Randomization(**dict.fromkeys(vars(Randomization()), 0.0))
+    env = InsertionEnv("gen-1-34", robot, cameras=2, randomization=still)
+    renderer = mujoco.Renderer(env.model, 64, 64)
+    renderer.enable_segmentation_rendering()
+    studs = [i for i in range(env.model.ngeom) if "stud" in env.model.geom(i).name]
+
+    def seen(offset):
+        env.reset(seed=0, options={"offset": offset})
+        counts = []
+        for camera in env.cameras:
+            renderer.update_scene(env.data, camera)
+            counts.append(int(np.isin(renderer.render()[..., 0], studs).sum()))
+        return counts
+
+    full, height = -env.connector.insertion_depth, float(env.model.geom_size[studs, 1].max() * 2)
+    assert seen((0.0, 0.0, full)) == [0, 0]
+    azimuth = np.radians(CELLS[robot].cameras[0].azimuth)
+    first, second = seen((0.005 * np.cos(azimuth), 0.005 * np.sin(azimuth), full + height))
+    assert first < 5 and second >= 100
+    renderer.close()
+    env.close()

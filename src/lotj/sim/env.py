@@ -14,7 +14,7 @@ from lotj.sim.connector import Connector
 from lotj.sim.connectors import get_connector
 from lotj.sim.controller import Controller, ControllerConfig
 from lotj.sim.graphics import make_renderer
-from lotj.sim.randomize import CELLS, Randomization, Randomizer
+from lotj.sim.randomize import CELLS, Cell, Randomization, Randomizer
 from lotj.sim.robot import Grasp, GraspConfig
 from lotj.sim.scene import WRIST, build_scene
 
@@ -89,7 +89,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     def __init__(
         self,
         connector: str | Connector = "nema-5-15",
-        robot: str = "sawyer-a",
+        robot: str | Cell = "sawyer-a",
         scenario: Scenario = "I",
         *,
         image_size: int = 64,
@@ -107,7 +107,7 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
         Args:
             connector: a name of the catalogue, a TOML file, or a description.
-            robot: ``sawyer-a`` or ``sawyer-b``.
+            robot: ``sawyer-a``, ``sawyer-b``, or a cell with cameras and light of your own.
             scenario: how far from the socket trials start.
             image_size: H in px; each camera's picture is square.
             cameras: 1, or 2 for another wrist camera that looks from the other side.
@@ -123,14 +123,15 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         Raises:
             ValueError: unknown robot or scenario, or pictures that cannot be rendered.
         """
-        if robot not in CELLS:
+        if isinstance(robot, str) and robot not in CELLS:
             raise ValueError(f"unknown robot {robot!r}; the cells are {', '.join(CELLS)}")
         if not 16 <= image_size <= MAX_IMAGE_SIZE or image_size % 2:
             raise ValueError(f"image_size must be an even number from 16 to {MAX_IMAGE_SIZE} px, got {image_size}")
         if cameras not in range(1, len(WRIST) + 1):
             raise ValueError(f"cameras must be from 1 to {len(WRIST)}, got {cameras}: the wrist has no more")
         self.connector = get_connector(connector) if isinstance(connector, str) else connector
-        self.robot = robot
+        cell = CELLS[robot] if isinstance(robot, str) else robot
+        self.robot = robot if isinstance(robot, str) else "own"
         self.scenario: Scenario = _check_scenario(scenario)
         self.image_size = image_size
         self.cameras = WRIST[:cameras]
@@ -140,10 +141,10 @@ class InsertionEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.action_scale = np.array(ACTION_SCALE[: 4 if yaw else 3])
         self._state, self._images = state, images
         grasp = grasp or GraspConfig()
-        self.model = build_scene(self.connector, CELLS[robot].cameras[:cameras], grasp)
+        self.model = build_scene(self.connector, cell.cameras[:cameras], grasp)
         self.data = mujoco.MjData(self.model)
         self._grasp = Grasp(self.model, self.data, grasp)
-        self._randomizer = Randomizer(self.model, CELLS[robot], randomization or Randomization())
+        self._randomizer = Randomizer(self.model, cell, randomization or Randomization())
         self.controller = Controller(self.model, self.data, self._grasp, controller or ControllerConfig())
         self._plug, self._socket = self.model.body("plug").id, self.model.body("socket").id
         self._renderer: mujoco.Renderer | None = None
