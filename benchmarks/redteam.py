@@ -27,6 +27,7 @@ import torch
 from lotj.data.store import TrajectoryStore
 from lotj.demo import Places, practise_in
 from lotj.files import write_json
+from lotj.offline import rule_candidates
 from lotj.outcome import practice_outcome
 from lotj.parallel import in_processes
 from lotj.pipeline import check_reward
@@ -77,7 +78,7 @@ def measure(task: Task) -> dict[str, Any]:
 def _check(run: Path, preset: Preset, offline: Offline, connector: str, seed: int, reward: str) -> Preflight:
     """The check before practice, of one reward."""
     folder = run / "redteam" / "reward" if reward == "red-teamed" else run / "reward"
-    candidates = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["rule"]["candidates"]
+    candidates = rule_candidates(folder)
     with TrajectoryStore(store_path(run)) as store:
         return check_reward(connector, preset.robot, preset.practice.preflight, offline, candidates, store, seed)
 

@@ -20,6 +20,7 @@ from lotj.algos.training import config_from
 from lotj.data.store import TrajectoryStore
 from lotj.files import write_json
 from lotj.judge import SuccessRule
+from lotj.offline import rule_candidates
 from lotj.parallel import in_processes
 from lotj.pipeline import evaluate_policy, practise
 from lotj.presets import Preset
@@ -34,7 +35,7 @@ Task = tuple[Path, str, int, int]
 def rules(run: Path) -> dict[int, dict[str, Any]]:
     """The candidate that finds most successes within the limit, for each number of frames (``reward/evaluation.json``);
     where none is within it, the one with the fewest false fires."""
-    table = json.loads((run / "reward" / "evaluation.json").read_text())["rule"]["candidates"]
+    table = rule_candidates(run / "reward")
     best: dict[int, dict[str, Any]] = {}
     for row in table:
         key = (row["within_limit"], row["found"] if row["within_limit"] else -row["false_fires"])

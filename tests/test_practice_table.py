@@ -17,11 +17,11 @@ from lotj.evaluate import trial_seed
 from lotj.experiments import practice_runs
 from lotj.experiments.cases import evaluation
 from lotj.experiments.practice_cases import PracticeTableConfig
-from lotj.experiments.practice_table import online, pool, pooled, practice_table, till
+from lotj.experiments.practice_table import believed, online, pool, pooled, practice_table, stretch_of, till
 from lotj.experiments.practised import CURVE, WINDOW, milestone, read_practice, robot_minutes
 from lotj.files import to_json
 from lotj.presets import PRESETS
-from lotj.stats import barnard
+from lotj.stats import barnard, paired
 from lotj.tables import count
 from lotj.types import Trials
 
@@ -75,6 +75,7 @@ def a_result(
     """A result of ``before`` and ``after`` successes in 20, in scenario I as in II."""
     scenario = {"offline_true": [before, 20], "online_true": [after, 20]}
     found = None if reached is None else {"trial": reached, "minutes": reached / 4}
+    scenario |= {"online_judged": after - 1}
     return {
         "case": {"name": f"{recipe}-{reward}-s{seed}", "recipe": recipe, "reward": reward, "seed": seed},
         "connector": CONNECTOR,
@@ -82,6 +83,8 @@ def a_result(
         "validation": False,
         "scenarios": {"I": scenario, "II": scenario},
         "milestones": {"75%": found, "95%": None},
+        "curve": [],
+        "practice": {"summary": {"dislodged": 0}},
     } | changes
 
 
@@ -103,7 +106,7 @@ def test_offline_is_counted_once_and_online_pooled() -> None:
     assert cell == f"{count(Trials('', '', '', '', 33, 60), True)} ↑"
     table = practice_table(results)
     assert table.count("| 9/60 |") == 2 and "| 3 |\n" in table
-    assert table.count("(diagnostic)") == 4 and "| iql, learned |" in table
+    assert table.count("(diagnostic)") == 2 * 3 and "| iql, learned |" in table
     assert table.count("| 10 → 15 |") == 1 and table.count("| 2 → 15 |") == 1
 
 
@@ -165,9 +168,48 @@ def test_a_seed_that_never_gets_there_is_later_than_all_others() -> None:
         [a_result("ensemble", "learned", seed, 2, 9, reached) for seed, reached in enumerate(trials)]
         for trials in ((40, None, 60), (40, None, None))
     )
-    assert till(once) == "60 (15 min) / never"
-    assert till(twice) == "never / never"
-    assert till([]) == ""
+    assert till(once) == ["60 (15 min)", "never"]
+    assert till(twice) == ["never", "never"]
+
+
+def a_trial(claimed: bool, true: bool, true_when_claimed: bool) -> dict[str, Any]:
+    """A row of a curve."""
+    return {"success": claimed, "true_success": true, "true_at_success": true_when_claimed if claimed else None}
+
+
+def test_what_the_robot_believed_is_counted_trial_by_trial() -> None:
+    """False claims are those at which the plug was not in, also where it had been before; missed are trials in which it
+    was and nothing was claimed; stretches count trials from 1, both ends included, over seeds."""
+    kinds = [(True, True, True)] * 30 + [(True, True, False)] * 2 + [(True, False, False)] + [(False, True, False)] * 4
+    curve = [a_trial(*kind) for kind in kinds]
+    answer = {"chosen_fires": 1, "presses": 20}
+    results = [
+        a_result("ensemble", "learned", seed, 2, 9 + seed, curve=curve, preflight=answer)
+        | {"practice": {"summary": {"dislodged": 3}}}
+        for seed in range(2)
+    ]
+    asked, *beliefs = believed(results)
+    assert asked == "2 of 40"
+    assert beliefs == ["6 of 66", "8 of 72", "6 of 74", "18, 20", "34, 38"]
+    assert stretch_of(results)((1, 20)) == "40/40" and stretch_of(results)((31, 50)) == "12/14"
+    assert stretch_of(results)((181, 200)) == ""
+    assert believed([a_result("ensemble", "learned", 0, 2, 9)])[0] == ""
+    table = practice_table(results)
+    assert "| europlug | ensemble, learned | 40/40 | 12/14 |  |" in table
+    assert f"| europlug | ensemble, learned | {' | '.join([asked, *beliefs])} |" in table
+
+
+@pytest.mark.parametrize(("gained", "lost", "sign"), [(6, 0, "↑"), (0, 6, "↓"), (5, 0, ")"), (9, 6, ")")])
+def test_pairs_are_tested_where_results_name_them(gained: int, lost: int, sign: str) -> None:
+    """Six start states won and none lost is p = 1/32 by McNemar's exact test, where Barnard's, which knows no pairs,
+    has p > .05 for 40 and 46 of 60."""
+    result = a_result("ensemble", "learned", 0, 40, 40 + gained - lost)
+    for counts in result["scenarios"].values():
+        counts |= {"offline_true": [40, 60], "online_true": [40 + gained - lost, 60], "gained": gained, "lost": lost}
+    line = pool([result])[(CONNECTOR, "I")]
+    column = ("ensemble", "learned", "off", ())
+    assert line.p_value(column) == paired(gained, lost) and barnard(40, 60, 46, 60) > 0.05
+    assert online(line, column).endswith(sign)
 
 
 def test_validation_connectors_are_marked_and_the_papers_come_first() -> None:
@@ -322,11 +364,14 @@ def test_cases_are_practised_once_and_repeated_from_their_files(
         assert result["offline"]["preset"]["known"] == ["usb-a", "rj45", "bnc"]
         assert result["offline"]["stages"]["critic"] == json.loads((tiny_run / "critic/done.json").read_text())
         assert [set(row) for row in result["curve"]] == [set(CURVE)] * 2
+        assert (result["preflight"] is None) is (case["reward"] == "ground-truth")
         assert all((row["true_at_success"] is not None) == row["success"] for row in result["curve"])
         for scenario in ("I", "II"):
             counts = result["scenarios"][scenario]
             assert counts["offline_true"][1] == counts["online_true"][1] == 1 and 0 <= counts["p_value"] <= 1
             assert None not in (counts["offline_judged"], counts["online_judged"], counts["online_rewarded"])
+            assert counts["gained"] - counts["lost"] == counts["online_true"][0] - counts["offline_true"][0]
+            assert sum(counts["online_confusion"].values()) == 1
     states = {(r, s): start_states(tmp_path, f"ensemble-{r}-s{s}", "before") for r in rewards for s in (0, 1)}
     assert start_states(tmp_path, "ensemble-learned-s0", "after") == states["learned", 0] == states["ground-truth", 0]
     assert states["learned", 1] == states["ground-truth", 1]

@@ -20,7 +20,7 @@ from lotj.fleet import Cells
 from lotj.judge import SuccessRule
 from lotj.keeping import Kept, keep
 from lotj.learned import OFFLINE, about_practice
-from lotj.offline import Known
+from lotj.offline import Known, rule_candidates
 from lotj.parallel import beside
 from lotj.pipeline import check_reward, practise
 from lotj.preflight import NotTrustedError, PreflightConfig, trusted
@@ -261,7 +261,7 @@ def preflight_stage(
     if not path.exists():
         torch.set_num_threads(preset.threads)
         offline = load_offline(run_root, known)
-        candidates = _json(reward_folder(run_root) / "evaluation.json")["rule"]["candidates"]
+        candidates = rule_candidates(reward_folder(run_root))
         with TrajectoryStore(store_path(run_root)) as store:
             answer = check_reward(connector, preset.robot, config, offline, candidates, store, seed)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ complete.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,6 +178,12 @@ def load_reward(out_dir: Path) -> tuple[RewardModel, SuccessRule]:
     state = load_state(_need(out_dir / "model.safetensors", "lotj train --stage reward"))
     threshold, frames = state["rule"]
     return RewardModel.from_state(state, default_device()), SuccessRule(threshold, frames)
+
+
+def rule_candidates(out_dir: Path) -> list[dict[str, Any]]:
+    """The table that a reward model's rule was chosen from, as its validation left it (``RuleChoice.as_json``)."""
+    evaluated = _need(out_dir / "evaluation.json", "lotj train --stage reward")
+    return list(json.loads(evaluated.read_text(encoding="utf-8"))["rule"]["candidates"])
 
 
 def train_critic(

@@ -68,7 +68,8 @@ class Clock:
 
 
 def _scenarios(before: Evaluation, after: Evaluation) -> dict[str, Any]:
-    """Counts of each scenario, and Barnard's exact test."""
+    """Counts of each scenario, Barnard's exact test, and what became of each start state (``gained``, ``lost``; None
+    where the two evaluations do not share them)."""
     return {
         row.scenario: {
             "offline_true": [row.before.successes, row.before.trials],
@@ -77,6 +78,9 @@ def _scenarios(before: Evaluation, after: Evaluation) -> dict[str, Any]:
             "online_true": [row.after.successes, row.after.trials],
             "online_judged": after.count(row.scenario, "judged"),
             "online_rewarded": after.count(row.scenario, "rewarded"),
+            "online_confusion": after.confusion(row.scenario),
+            "gained": row.gained,
+            "lost": row.lost,
             "p_value": row.p_value,
         }
         for row in compare(before, after)

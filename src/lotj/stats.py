@@ -1,4 +1,4 @@
-"""Exact statistics for counts of successes: an interval for one rate and a test between two."""
+"""Exact statistics for counts of successes: an interval for one rate, tests between two."""
 
 from __future__ import annotations
 
@@ -75,6 +75,24 @@ def barnard(
     if 0 in (sum(table[0]), sum(table[1])):  # the pooled variance is zero: the statistic is 0/0
         return 1.0
     return float(min(max(barnard_exact(table, alternative=alternative).pvalue, 0.0), 1.0))
+
+
+def paired(gained: int, lost: int) -> float:
+    """Return the p-value of McNemar's exact test, two-sided: the same trials were run twice, and of those that came out
+    differently as many should be gained as lost if nothing has changed.
+
+    Args:
+        gained: trials that failed first and succeeded then.
+        lost: trials that succeeded first and failed then.
+
+    Returns:
+        p in (0, 1]; 1.0 where no trial came out differently.
+
+    Raises:
+        ValueError: if a count is negative.
+    """
+    _check_counts("gained", gained, gained + lost)
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def _check_counts(name: str, successes: int, trials: int) -> None:

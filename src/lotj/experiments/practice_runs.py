@@ -7,13 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from lotj.data.store import TrajectoryStore
 from lotj.demo import Places, practise_in
 from lotj.experiments.cases import evaluation, unfinished, write_result
 from lotj.experiments.practice_cases import PracticeCase, PracticeJob, changed, practice_name
 from lotj.experiments.practised import read_practice
 from lotj.files import to_json, write_json
+from lotj.offline import rule_candidates
+from lotj.pipeline import check_reward
 from lotj.presets import Preset, load_preset
-from lotj.recipe import RecipeConfig
+from lotj.recipe import Offline, RecipeConfig
 from lotj.sim.connectors import get_connector
 from lotj.split import refuse_known
 from lotj.stages import Bars, features_path, features_stage, load_offline, silent_bars, store_path
@@ -57,8 +62,26 @@ def run_case(case: PracticeCase, job: PracticeJob) -> dict[str, Any]:
     places = Places(store_path(job.run), features_path(job.run, recipe), folder)
     # Rewards that learned from attacks are another experiment (``benchmarks/redteam.py``).
     offline = load_offline(job.run, preset.split(), red_teamed=False)
+    answer = asked(case, job, preset, offline, recipe, folder) if case.reward == "learned" else None
     practise_in(places, preset, offline, case.connector, recipe, case.seed, silent_bars, job.allow_validation)
-    return write_result(case, job.results, offline_identity(job.run), read_practice(folder, preset.evaluate))
+    found = read_practice(folder, preset.evaluate)
+    return write_result(case, job.results, offline_identity(job.run), {**found, "preflight": answer})
+
+
+def asked(
+    case: PracticeCase, job: PracticeJob, preset: Preset, offline: Offline, recipe: RecipeConfig, folder: Path
+) -> dict[str, Any] | None:
+    """What the check before practice says of this connector, for the record. Whatever it is, the rule that validation
+    chose is practised with, so that answers and practices can be compared. None where nothing is asked."""
+    path = folder / "preflight.json"
+    if not path.exists() and recipe.preflight.presses:
+        torch.set_num_threads(preset.threads)
+        candidates = rule_candidates(job.run / "reward")
+        with TrajectoryStore(store_path(job.run)) as store:
+            answer = check_reward(case.connector, preset.robot, recipe.preflight, offline, candidates, store, case.seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, answer.as_json())
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def recipe_of(case: PracticeCase, preset: Preset) -> RecipeConfig:

@@ -1,9 +1,9 @@
-"""Practice as a table, from result files: counts pooled over seeds, and how soon the robot could do it."""
+"""Practice as tables, from result files: counts pooled over seeds, how soon the robot could do it, what it believed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from statistics import median
@@ -15,7 +15,7 @@ from lotj.experiments.practised import CONTROL_SECONDS, LEVELS, RESET_SECONDS, W
 from lotj.experiments.reward_table import markdown
 from lotj.practice import RewardSource
 from lotj.recipe import Recipe
-from lotj.stats import barnard
+from lotj.stats import barnard, paired
 from lotj.tables import count
 from lotj.types import Trials
 
@@ -28,23 +28,35 @@ Column = tuple[str, str, str, tuple[str, ...]]
 SIGNIFICANCE = 0.05
 NOTE = """
 True success, pooled over seeds with start states of their own; in brackets the 95% Clopper-Pearson interval. ↑ and ↓:
-better or worse than the offline policy on the same start states (Barnard's exact test, two-sided, p < .05).
-The trials of one practice share its networks, and all seeds one offline run. *gate*: successes that the robot claims
-and a tug at the plug refutes are not paid, which the paper has not. *diagnostic*: practised with ground truth as the
-reward, no result of the method.
+better or worse than the offline policy on the same start states (McNemar's exact test on the pairs, two-sided, p < .05,
+not corrected for the number of tests). The trials of one practice share its networks, and all seeds one offline run, so
+the interval says nothing of what another offline training would come to. *gate*: successes that the robot claims and a
+tug at the plug refutes are not paid, which the paper has not; where it refuted nothing, the practice is the one without
+it. *diagnostic*: practised with ground truth as the reward, no result of the method.
 """
 """Printed under the table of successes."""
 PAPER_NOTE = """
 *paper*: Tables I and II of Nair et al. 2022, *LOTJ, full*, offline → online: a real robot, one camera,
 50 known connectors. The two are not a contest.
 """
-TILL_NOTE = f"""
-The first trial of practice at which {WINDOW} trials in a row have {" or ".join(LEVELS)} true success, and the robot's
-minutes till then ({CONTROL_SECONDS:g} s a step, {RESET_SECONDS:g} s a reset); median over seeds, "never" where the
-median seed did not get there. It is the best of many overlapping stretches: whoever succeeds 3 times in 4 throughout
-gets to 95% somewhere in 200 trials more often than not (.58; at 4 in 5 .88).
+STRETCHES = ((1, 20), (31, 50), (181, 200))
+"""Trials of practice, counted from 1 and both included, in which successes are counted."""
+SOON_NOTE = f"""
+True successes of practice itself, exploration included, pooled over seeds; and the first trial at which {WINDOW} trials
+in a row have {" or ".join(LEVELS)} true success, with the robot's minutes till then ({CONTROL_SECONDS:g} s a step,
+{RESET_SECONDS:g} s a reset): median over seeds, "never" where the median seed did not get there. {WINDOW} is the
+earliest possible. It is the best of many overlapping stretches: whoever succeeds 3 times in 4 throughout gets to 95%
+somewhere in 200 trials more often than not (.58; at 4 in 5 .88).
 """
 """Printed under the table of how soon."""
+BELIEF_NOTE = """
+*asked before*: how many blind presses, which are failures all, the reward's rule took for a success before practice; it
+was practised with whatever came out. *false*: claims at which the plug was not in. *missed*: trials of practice in
+which it was in and the robot never said so. *lost*: plugs that turned or slid in the fingers. *after*: true successes
+of the evaluation, both scenarios, seed by seed. *judged, true*: of these trials, how many the robot itself would have
+ended as successes, and how many were.
+"""
+"""Printed under the table of what the robot believed."""
 PAPER = {
     "deutsch-dt-12": {"I": (7, 19), "II": (5, 18)},
     "mega-block-1x1": {"I": (5, 16), "II": (0, 20)},
@@ -63,32 +75,61 @@ class Line:
     after: dict[Column, dict[int, Count]] = field(default_factory=dict)
     """Then by seed."""
     results: dict[Column, list[Result]] = field(default_factory=dict)
+    pairs: dict[Column, list[tuple[int, int] | None]] = field(default_factory=dict)
+    """Start states gained and lost, of each seed; None where a result does not say."""
+
+    def p_value(self, column: Column) -> float:
+        """Whether practice changed anything: McNemar's exact test, or Barnard's where results name no pairs."""
+        pairs = [pair for pair in self.pairs[column] if pair is not None]
+        if len(pairs) == len(self.pairs[column]):
+            return paired(*(sum(side) for side in zip(*pairs)))
+        after = self.after[column]
+        return barnard(*pooled({seed: self.before[seed] for seed in after}), *pooled(after))
 
 
 def practice_table(results: Sequence[Result]) -> str:
-    """Two tables as markdown, with a column for each recipe, reward and guard: the successes of each connector and
-    scenario, and how soon the robot had learned each connector.
+    """Three tables as markdown: the successes of each connector and scenario, with a column for each recipe, reward and
+    guard; then, with a line for each, how soon the robot had learned a connector, and what it believed.
 
     Raises:
         ValueError: results of a seed disagree about the offline policy.
     """
     lines = pool(results)
-    present = {key for line in lines.values() for key in line.after}
-    settings = sorted({column[3] for column in present})
-    every = product(get_args(Recipe), get_args(RewardSource), get_args(Unattended), settings)
-    columns = [column for column in every if column in present]
-    named = [title(*column) for column in columns]
+    columns = _columns(lines)
     paper = ["paper, of 20"] if any(connector in PAPER for connector, _ in lines) else []
-    counts = [["connector", "scenario", *paper, "offline", *named, "seeds"]]
-    soon = {"connector": [f"till {' / '.join(LEVELS)}", *named]}
+    counts = [["connector", "scenario", *paper, "offline", *(title(*column) for column in columns), "seeds"]]
     for (connector, scenario), line in lines.items():
         theirs = PAPER.get(connector, {}).get(scenario)
         cells = [f"{theirs[0]} → {theirs[1]}" if theirs else "" for _ in paper]
         cells += [show(pooled(line.before)), *(online(line, column) for column in columns)]
         counts.append([connector, scenario, *cells, str(len(line.before))])
-        soon[connector] = [connector, *(till(line.results.get(column, [])) for column in columns)]
-    tables = [[head, ["---"] * len(head), *rows] for head, *rows in (counts, list(soon.values()))]
-    return markdown(tables[0]) + NOTE + (PAPER_NOTE if paper else "") + "\n" + markdown(tables[1]) + TILL_NOTE
+    stretches = [f"trials {first}-{last}" for first, last in STRETCHES]
+    soon = [["connector", "practised with", *stretches, *(f"till {level}" for level in LEVELS)]]
+    soon += [[*who, *map(stretch_of(own), STRETCHES), *till(own)] for who, own in _practised(lines)]
+    belief = [["connector", "practised with", *BELIEFS]]
+    belief += [[*who, *believed(own)] for who, own in _practised(lines)]
+    texts = [_ruled(counts) + NOTE + (PAPER_NOTE if paper else ""), _ruled(soon) + SOON_NOTE]
+    return "\n".join([*texts, _ruled(belief) + BELIEF_NOTE])
+
+
+def _ruled(rows: list[list[str]]) -> str:
+    return markdown([rows[0], ["---"] * len(rows[0]), *rows[1:]])
+
+
+def _columns(lines: Mapping[tuple[str, str], Line]) -> list[Column]:
+    present = {key for line in lines.values() for key in line.after}
+    settings = sorted({column[3] for column in present})
+    every = product(get_args(Recipe), get_args(RewardSource), get_args(Unattended), settings)
+    return [column for column in every if column in present]
+
+
+def _practised(lines: Mapping[tuple[str, str], Line]) -> list[tuple[tuple[str, str], list[Result]]]:
+    """(Connector, title) and results, seed by seed, of all that was practised."""
+    columns, found = _columns(lines), []
+    for connector in dict.fromkeys(connector for connector, _ in lines):
+        own = next(line for (name, _), line in lines.items() if name == connector)
+        found += [((connector, title(*column)), own.results[column]) for column in columns if column in own.results]
+    return found
 
 
 def practice_rows(results: Sequence[Result]) -> list[Trials]:
@@ -127,6 +168,8 @@ def pool(results: Sequence[Result]) -> dict[tuple[str, str], Line]:
                     )
                 line.after.setdefault(key, {})[seed] = _count(counts["online_true"])
                 line.results.setdefault(key, []).append(result)
+                gained, lost = counts.get("gained"), counts.get("lost")
+                line.pairs.setdefault(key, []).append(None if gained is None else (gained, lost))
     return lines
 
 
@@ -136,14 +179,22 @@ def online(line: Line, column: Column) -> str:
     if not after:
         return ""
     new, old = pooled(after), pooled({seed: line.before[seed] for seed in after})
-    sign = "" if barnard(*old, *new) >= SIGNIFICANCE else " ↑" if new[0] * old[1] > old[0] * new[1] else " ↓"
+    sign = "" if line.p_value(column) >= SIGNIFICANCE else " ↑" if new[0] * old[1] > old[0] * new[1] else " ↓"
     return show(new, intervals=True) + sign
 
 
-def till(results: Sequence[Result]) -> str:
-    """``48 (21 min) / never``: the median over seeds of each of ``LEVELS``."""
-    if not results:
-        return ""
+def stretch_of(results: Sequence[Result]) -> Callable[[tuple[int, int]], str]:
+    """``54/60``: true successes of a stretch of practice, pooled over seeds; empty where none got that far."""
+
+    def stretch(limits: tuple[int, int]) -> str:
+        truth = [bool(row["true_success"]) for result in results for row in result["curve"][limits[0] - 1 : limits[1]]]
+        return show((sum(truth), len(truth))) if truth else ""
+
+    return stretch
+
+
+def till(results: Sequence[Result]) -> list[str]:
+    """``48 (21 min)`` or ``never``: the median over seeds of each of ``LEVELS``."""
     cells = []
     for level in LEVELS:
         found = [result["milestones"][level] for result in results]
@@ -151,7 +202,30 @@ def till(results: Sequence[Result]) -> str:
             median(math.inf if one is None else one[unit] for one in found) for unit in ("trial", "minutes")
         )
         cells.append("never" if math.isinf(trial) else f"{trial:g} ({minutes:.0f} min)")
-    return " / ".join(cells)
+    return cells
+
+
+BELIEFS = ("asked before", "false, of claims", "missed, of true", "lost, of trials", "after, by seed", "judged, true")
+
+
+def believed(results: Sequence[Result]) -> list[str]:
+    """What the robot believed in practice and after it: the cells of ``BELIEFS``, pooled over seeds."""
+    curve = [row for result in results for row in result["curve"]]
+    claims = [row["true_at_success"] for row in curve if row["success"]]
+    true = [row for row in curve if row["true_success"]]
+    answers = [result["preflight"] for result in results if result.get("preflight")]
+    pressed = [sum(answer[key] for answer in answers) for key in ("chosen_fires", "presses")]
+    scenarios = [list(result["scenarios"].values()) for result in results]
+    seeds = [sum(counts["online_true"][0] for counts in each) for each in scenarios]
+    judged = [counts["online_judged"] for each in scenarios for counts in each]
+    return [
+        f"{pressed[0]} of {pressed[1]}" if answers else "",
+        f"{claims.count(False)} of {len(claims)}",
+        f"{sum(not row['success'] for row in true)} of {len(true)}",
+        f"{sum(result['practice']['summary']['dislodged'] for result in results)} of {len(curve)}",
+        ", ".join(map(str, seeds)),
+        "" if None in judged else f"{sum(judged)}, {sum(seeds)}",
+    ]
 
 
 def title(recipe: str, reward: str, guard: str, settings: Sequence[str]) -> str:

@@ -21,9 +21,20 @@ CONTROL_SECONDS = ControllerConfig().period
 RESET_SECONDS = 10.0
 """s, a robot's way back to the next start: lotj resets at once, a real cell does not. With it the paper's 200 trials of
 up to 20 steps take 33-40 min; the paper says about 50."""
-CURVE = ("trial", "true_success", "success", "true_at_success", "refuted", "steps", "scenario")
+CURVE = (
+    "trial",
+    "true_success",
+    "success",
+    "true_at_success",
+    "tip_at_success",
+    "refuted",
+    "dislodged",
+    "steps",
+    "scenario",
+)
 """Of each trial of practice; ``success`` is the judge's, ``true_success`` ground truth on any image,
-``true_at_success`` on the image at which the judge claimed success, None where it did not."""
+``true_at_success`` and ``tip_at_success`` (m, in the socket's frame) on the image at which the judge claimed success,
+None where it did not."""
 
 
 class Milestone(NamedTuple):
