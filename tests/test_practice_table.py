@@ -17,11 +17,20 @@ from lotj.evaluate import trial_seed
 from lotj.experiments import practice_runs
 from lotj.experiments.cases import evaluation
 from lotj.experiments.practice_cases import PracticeTableConfig
-from lotj.experiments.practice_table import believed, online, pool, pooled, practice_table, stretch_of, till
+from lotj.experiments.practice_table import (
+    believed,
+    online,
+    pool,
+    pooled,
+    practice_table,
+    stretch_of,
+    summary_table,
+    till,
+)
 from lotj.experiments.practised import CURVE, WINDOW, milestone, read_practice, robot_minutes
 from lotj.files import to_json
 from lotj.presets import PRESETS
-from lotj.stats import barnard, paired
+from lotj.stats import barnard, paired, show_p
 from lotj.tables import count
 from lotj.types import Trials
 
@@ -197,6 +206,28 @@ def test_what_the_robot_believed_is_counted_trial_by_trial() -> None:
     table = practice_table(results)
     assert "| europlug | ensemble, learned | 40/40 | 12/14 |  |" in table
     assert f"| europlug | ensemble, learned | {' | '.join([asked, *beliefs])} |" in table
+
+
+def test_the_summary_adds_up_over_connectors() -> None:
+    """A line for each connector with both scenarios, and one for all; pairs are pooled before they are tested."""
+    results = [
+        a_result("ensemble", "learned", 0, before, after, connector=name, curve=[a_trial(True, True, False)])
+        for name, before, after in ((CONNECTOR, 4, 10), ("gen-7-0", 10, 12))
+    ]
+    for result, won in zip(results, ((7, 1), (2, 0))):
+        for counts in result["scenarios"].values():
+            counts |= {"gained": won[0], "lost": won[1]}
+    rows = summary_table(results).splitlines()[2:]
+    assert [row.split(" | ")[4:] for row in rows] == [
+        ["8/40", "20/40", show_p(paired(14, 2)), "1 of 1 |"],
+        ["20/40", "24/40", show_p(paired(4, 0)), "1 of 1 |"],
+        ["28/80", "44/80", show_p(paired(18, 2)), "2 of 2 |"],
+    ]
+    assert [row.split(" | ")[:2] for row in rows] == [
+        ["| europlug", "mains-europe"],
+        ["| gen-7-0", "bricks"],
+        ["| all 2", ""],
+    ]
 
 
 @pytest.mark.parametrize(("gained", "lost", "sign"), [(6, 0, "↑"), (0, 6, "↓"), (5, 0, ")"), (9, 6, ")")])

@@ -15,7 +15,8 @@ from lotj.experiments.practised import CONTROL_SECONDS, LEVELS, RESET_SECONDS, W
 from lotj.experiments.reward_table import markdown
 from lotj.practice import RewardSource
 from lotj.recipe import Recipe
-from lotj.stats import barnard, paired
+from lotj.sim.connectors import get_connector
+from lotj.stats import barnard, paired, show_p
 from lotj.tables import count
 from lotj.types import Trials
 
@@ -181,6 +182,36 @@ def online(line: Line, column: Column) -> str:
     new, old = pooled(after), pooled({seed: line.before[seed] for seed in after})
     sign = "" if line.p_value(column) >= SIGNIFICANCE else " ↑" if new[0] * old[1] > old[0] * new[1] else " ↓"
     return show(new, intervals=True) + sign
+
+
+def summary_table(results: Sequence[Result]) -> str:
+    """A line for each connector and way of practising it, both scenarios and all seeds together, and their sums: what
+    was asked before, true successes before and after, what was claimed.
+
+    Raises:
+        ValueError: results of a seed disagree about the offline policy.
+    """
+    rows = [["connector", "family", "practised with", "asked before", "before", "after", "p", "false, of claims"]]
+    everything: dict[str, list[Result]] = {}
+    for (connector, who), own in _practised(pool(results)):
+        everything.setdefault(who, []).extend(own)
+        family = get_connector(own[0]["connector"]).family
+        rows.append([connector, family, who, *_summary(own)])
+    for who, own in everything.items():
+        rows.append([f"all {len({result['connector'] for result in own})}", "", who, *_summary(own)])
+    return _ruled(rows)
+
+
+def _summary(results: Sequence[Result]) -> list[str]:
+    """Asked before, before, after, p, false claims: the cells of ``summary_table``."""
+    scenarios = [counts for result in results for counts in result["scenarios"].values()]
+    before, after = (
+        show(tuple(sum(counts[side][i] for counts in scenarios) for i in (0, 1)))  # type: ignore[arg-type]
+        for side in ("offline_true", "online_true")
+    )
+    p_value = paired(*(sum(counts[side] for counts in scenarios) for side in ("gained", "lost")))
+    asked, false, *_ = believed(results)
+    return [asked, before, after, show_p(p_value), false]
 
 
 def stretch_of(results: Sequence[Result]) -> Callable[[tuple[int, int]], str]:

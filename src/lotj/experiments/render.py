@@ -9,7 +9,7 @@ from typing import Any
 
 from lotj.experiments.ablation_table import ablation_table
 from lotj.experiments.pictures import levers_picture, practice_picture, table_iv_picture
-from lotj.experiments.practice_table import practice_table
+from lotj.experiments.practice_table import practice_table, summary_table
 from lotj.experiments.reward_curve import PICTURE as CURVE
 from lotj.experiments.reward_curve import connectors_table, curve_picture
 from lotj.experiments.reward_levers import levers_table
@@ -87,6 +87,11 @@ def _practice(results: Path) -> str:
     return picture + note + practice_table(found)
 
 
+def _unseen(results: Path) -> str:
+    found = read_results(results / "unseen")
+    return summary_table(found) if found else "Not practised yet.\n"
+
+
 def _ablation(results: Path) -> str:
     found = read_results(results / "ablation")
     return ablation_table(found) if found else "No results yet: `lotj tables ablation` writes them.\n"
@@ -103,6 +108,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "reward-levers": _levers,
     "reward-connectors": _connectors,
     "practice": _practice,
+    "unseen": _unseen,
     "ablation": _ablation,
 }
 TABLE_IV, LEVERS, PRACTICE = "img/table-iv.png", "img/reward-levers.png", "img/practice.png"
