@@ -27,7 +27,7 @@ import torch
 from lotj.data.store import TrajectoryStore
 from lotj.demo import Places, practise_in
 from lotj.files import write_json
-from lotj.offline import rule_candidates
+from lotj.offline import load_reward, rule_candidates
 from lotj.outcome import practice_outcome
 from lotj.parallel import in_processes
 from lotj.pipeline import check_reward
@@ -49,7 +49,10 @@ def measure(task: Task) -> dict[str, Any]:
     torch.set_num_threads(1)
     preset = load_preset(run)
     preset = replace(preset, threads=1, evaluate=replace(preset.evaluate, seed=3000 + seed))
-    offline = load_offline(run, preset.split(), red_teamed=reward == "red-teamed")
+    offline = load_offline(run, preset.split(), red_teamed=False)
+    if reward == "red-teamed":
+        model, rule = load_reward(attacked(run))
+        offline = replace(offline, reward=model, rule=rule)
     answer = _check(run, preset, offline, connector, seed, reward) if checked and reward != "ground-truth" else None
     if answer is not None:
         offline = replace(offline, rule=answer.rule)
@@ -75,10 +78,14 @@ def measure(task: Task) -> dict[str, Any]:
     }
 
 
+def attacked(run: Path) -> Path:
+    """The reward that learned from all attacks, whether it was chosen or not."""
+    return max((run / "redteam").glob("round-*/reward"), key=lambda path: int(path.parent.name.removeprefix("round-")))
+
+
 def _check(run: Path, preset: Preset, offline: Offline, connector: str, seed: int, reward: str) -> Preflight:
     """The check before practice, of one reward."""
-    folder = run / "redteam" / "reward" if reward == "red-teamed" else run / "reward"
-    candidates = rule_candidates(folder)
+    candidates = rule_candidates(attacked(run) if reward == "red-teamed" else run / "reward")
     with TrajectoryStore(store_path(run)) as store:
         return check_reward(connector, preset.robot, preset.practice.preflight, offline, candidates, store, seed)
 
@@ -120,16 +127,16 @@ def main() -> None:
     for row in in_processes(measure, tasks, arguments.workers):
         rows.append(row)
         print(json.dumps(row), flush=True)
-    scripted, attacked = (
-        json.loads((arguments.run / part / "reward" / "evaluation.json").read_text(encoding="utf-8"))
-        for part in (".", "redteam")
+    scripted, red_teamed = (
+        json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        for folder in (arguments.run / "reward", attacked(arguments.run))
     )
     kept = ("accuracy", "auroc", "pressed_beside", "rates_by_distance", "connectors")
     attacks = json.loads((arguments.run / "redteam" / "attacks.json").read_text(encoding="utf-8"))
     result = {
         **provenance(),
         "scripted": {key: scripted[key] for key in kept},
-        "red-teamed": {key: attacked[key] for key in kept},
+        "red-teamed": {key: red_teamed[key] for key in kept},
         "attacks": attacks,
         "pooled": pooled(rows),
         "rows": rows,

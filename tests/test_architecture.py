@@ -84,6 +84,7 @@ MAY_IMPORT = {
     },
     "redteam": {
         "types",
+        "stats",
         "seeds",
         "sim",
         "data",
@@ -138,6 +139,7 @@ MAY_IMPORT = {
         "judge",
         "reward_validation",
         "offline",
+        "pipeline",
         "recipe",
         "presets",
         "demo",

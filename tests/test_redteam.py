@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from lotj import stages
+from lotj import redteam, stages
 from lotj.data.store import TrajectoryStore
 from lotj.files import to_json, write_json
 from lotj.offline import Known
 from lotj.presets import PRESETS
-from lotj.redteam import SOURCE, Attack, RedTeamConfig, halves, is_red_teamed, red_team, reward_folder
+from lotj.redteam import (
+    SOURCE,
+    Attack,
+    Candidate,
+    RedTeamConfig,
+    RedTeamed,
+    halves,
+    is_red_teamed,
+    red_team,
+    reward_folder,
+)
 from lotj.sim.connectors import get_connector
 from lotj.sim.toml import save_connector
+from lotj.stats import clopper_pearson
+from lotj.trials import read_records
 
 DEBUG = replace(PRESETS["debug"], connectors=5)
 
@@ -44,8 +57,11 @@ def test_halves_know_connectors_from_files(tmp_path: Path) -> None:
     assert any({"mine", "mine-too"} <= set(side.train) for side in (one, other))
 
 
+CONFIG = RedTeamConfig(trials=2, validation_trials=3)
+
+
 @pytest.fixture(scope="module")
-def attacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Attack]]:
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RedTeamed]:
     """A debug run, trained and red-teamed once."""
     run = tmp_path_factory.mktemp("run")
     known = DEBUG.split()
@@ -54,43 +70,109 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Attac
     stages.train_stage(DEBUG, run, known, stages.silent_bars, ("reward", "critic", "policy"))
     assert reward_folder(run) == run / "reward" and not is_red_teamed(run)
     stages.features_stage(DEBUG, run, known, DEBUG.practice, stages.silent_bars)
-    return run, red_team(RedTeamConfig(trials=2), DEBUG, run, known, stages.store_path(run), workers=1)
+    return run, red_team(CONFIG, DEBUG, run, known, stages.store_path(run), workers=1)
 
 
-def test_each_connector_is_attacked_with_a_reward_that_does_not_know_it(attacked: tuple[Path, list[Attack]]) -> None:
-    run, attacks = attacked
+def test_each_connector_is_attacked_with_a_reward_that_does_not_know_it(attacked: tuple[Path, RedTeamed]) -> None:
+    _, found = attacked
     known = DEBUG.split()
-    assert sorted(attack.connector for attack in attacks) == sorted(known.train)
-    for attack in attacks:
+    rounds = {attack.round for attack in found.attacks}
+    assert rounds == set(range(1, len(rounds) + 1)) and len(found.candidates) == 1 + len(rounds)
+    for number in rounds:
+        assert sorted(a.connector for a in found.attacks if a.round == number) == sorted(known.train)
+    for attack in found.attacks:
         assert attack.connector not in halves(known, 0)[attack.half].train
         assert attack.trials == 2 and attack.claimed_falsely <= attack.claimed
-    assert is_red_teamed(run) and reward_folder(run) == run / "redteam" / "reward"
 
 
-def test_mined_trials_are_labelled_by_the_simulator(attacked: tuple[Path, list[Attack]]) -> None:
+def test_mined_trials_are_labelled_by_the_simulator(attacked: tuple[Path, RedTeamed]) -> None:
     """What was collected stays as it was; what was mined pays true success, whatever the judge said; no validation
-    connector is among it."""
-    run, _ = attacked
+    connector is among it; a second round learns from the first as well."""
+    run, found = attacked
     known = DEBUG.split()
-    with (
-        TrajectoryStore(stages.store_path(run)) as store,
-        TrajectoryStore(run / "redteam/trajectories.sqlite") as merged,
-    ):
-        assert len(merged) == len(store) + 2 * len(known.train)
-        for index in range(0, len(store), 7):
-            assert np.array_equal(store.read(index).image, merged.read(index).image)
-        for index in range(len(store), len(merged)):
-            mined = merged.read(index)
-            truth = mined.privileged["success"].astype(bool)
-            assert mined.source == SOURCE and mined.connector in known.train
-            assert mined.reward.tolist() == truth[1:].astype(float).tolist()
-            assert mined.terminated == truth[-1] and mined.truncated != mined.terminated
+    for number in range(1, len(found.candidates)):
+        with (
+            TrajectoryStore(stages.store_path(run)) as store,
+            TrajectoryStore(run / f"redteam/round-{number}/trajectories.sqlite") as merged,
+        ):
+            assert len(merged) == len(store) + number * 2 * len(known.train)
+            for index in range(0, len(store), 7):
+                assert np.array_equal(store.read(index).image, merged.read(index).image)
+            for index in range(len(store), len(merged)):
+                mined = merged.read(index)
+                truth = mined.privileged["success"].astype(bool)
+                assert mined.source == SOURCE and mined.connector in known.train
+                assert mined.reward.tolist() == truth[1:].astype(float).tolist()
+                assert mined.terminated == truth[-1] and mined.truncated != mined.terminated
 
 
-def test_repeated_it_is_only_read(attacked: tuple[Path, list[Attack]]) -> None:
-    run, attacks = attacked
-    model = run / "redteam/reward/model.safetensors"
+def test_candidates_are_practised_against_on_validation_connectors(attacked: tuple[Path, RedTeamed]) -> None:
+    """Their counts are those of the trials' records; the run's own reward is the one that was chosen."""
+    run, found = attacked
+    known = DEBUG.split()
+    for candidate in found.candidates:
+        folders = sorted((run / "redteam" / "validation" / candidate.name).iterdir())
+        assert [folder.name for folder in folders] == sorted(known.validation)
+        records = [record for folder in folders for record in read_records(folder / "trials.jsonl")]
+        assert candidate.trials == len(records) == 3 * len(known.validation)
+        assert candidate.claimed == sum(record.success for record in records)
+        assert candidate.true == sum(record.true_success is True for record in records)
+    assert found.chosen.paid_well == max(candidate.paid_well for candidate in found.candidates)
+    assert is_red_teamed(run) is (found.chosen.name != "collected")
+    if is_red_teamed(run):
+        taken = run / "redteam" / found.chosen.name / "reward" / "model.safetensors"
+        assert (reward_folder(run) / "model.safetensors").read_bytes() == taken.read_bytes()
+
+
+def test_repeated_it_is_only_read(attacked: tuple[Path, RedTeamed]) -> None:
+    run, found = attacked
+    model = run / "redteam/round-1/reward/model.safetensors"
     before = model.stat().st_mtime_ns
     known = DEBUG.split()
-    assert red_team(RedTeamConfig(trials=2), DEBUG, run, known, stages.store_path(run), workers=1) == attacks
+    assert red_team(CONFIG, DEBUG, run, known, stages.store_path(run), workers=1) == found
     assert model.stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match=r"was begun with \{'trials': 2\}, got \{'trials': 5\}"):
+        red_team(replace(CONFIG, trials=5), DEBUG, run, known, stages.store_path(run), workers=1)
+
+
+COUNTS = {
+    "none better": ([(100, 0), (100, 0)], "collected", 1),
+    "attacks help": ([(100, 20), (90, 0)], "round-1", 1),
+    "attacks help, twice": ([(100, 40), (100, 30), (100, 0)], "round-2", 2),
+    "the first stays the best": ([(100, 30), (60, 20), (60, 20)], "collected", 2),
+    "a silent reward is no choice": ([(100, 10), (0, 0), (0, 0)], "collected", 2),
+}
+
+
+@pytest.mark.parametrize("case", COUNTS)
+def test_the_reward_that_pays_best_is_chosen_and_attacked_until_it_is_bounded(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claims less false ones decide, the earliest of equals; rounds end where 95% sure that 5% are false at most."""
+    counts, name, rounds = COUNTS[case]
+
+    def train(task: Any, number: int, out: Path, *_: Any) -> list[Attack]:
+        (out / "reward").mkdir(parents=True)
+        (out / "reward" / "done.json").write_text(str(number))
+        return [Attack("usb-a", 0, 2, 1, 0, 1, number)]
+
+    def score(task: Any, name: str, *_: Any) -> Candidate:
+        claimed, false = counts[0 if name == "collected" else int(name.removeprefix("round-"))]
+        return Candidate(name, 100, claimed, false, claimed - false)
+
+    monkeypatch.setattr(redteam, "_round", train)
+    monkeypatch.setattr(redteam, "_score", score)
+    found = red_team(RedTeamConfig(), DEBUG, tmp_path, DEBUG.split(), tmp_path / "store", 1)
+    assert found.chosen.name == name and len(found.candidates) == 1 + rounds == 1 + len(found.attacks)
+    assert found.bounded is (clopper_pearson(found.chosen.claimed_falsely, found.chosen.claimed).high <= 0.05)
+    if name == "collected":
+        assert not is_red_teamed(tmp_path)
+    else:
+        assert (reward_folder(tmp_path) / "done.json").read_text() == name.removeprefix("round-")
+
+
+def test_what_an_earlier_lotj_attacked_is_not_mixed_in(tmp_path: Path) -> None:
+    (tmp_path / "redteam").mkdir()
+    (tmp_path / "redteam" / "attacks.json").write_text("{}")
+    with pytest.raises(ValueError, match="did not choose among rewards: delete it"):
+        red_team(RedTeamConfig(), DEBUG, tmp_path, DEBUG.split(), tmp_path / "store", 1)

@@ -167,11 +167,14 @@ def practice(
     say(f"Next: lotj report --run {shlex.quote(str(run))}   or   {shlex.join(job)}")
 
 
-def redteam(run: Path, trials: int = 40, seed: int = 0, workers: int = CORES) -> None:
-    """Attack the reward on training connectors, and train it anew on what the attacks found.
+def redteam(
+    run: Path, trials: int = 40, seed: int = 0, rounds: int = 2, bound: float = 0.05, workers: int = CORES
+) -> None:
+    """Attack the reward on training connectors, train it anew on what that found, and choose by practising.
 
-    Rewards of two halves of the training connectors are each practised against on the other half. Practice uses the
-    new reward from then on. Takes about as long as the rest of the run again.
+    Rewards of two halves of the training connectors are each practised against on the other half. The validation
+    connectors are practised against the reward of before and the new one, and the run practises from then on with what
+    pays more successes less failures. Takes about as long as the rest of the run again, each round.
 
     Example: ``lotj redteam --run runs/desk``
 
@@ -179,6 +182,8 @@ def redteam(run: Path, trials: int = 40, seed: int = 0, workers: int = CORES) ->
         run: run folder with trained networks.
         trials: of each training connector.
         seed: of the halves and the attacks.
+        rounds: at most; the next begins where more of the chosen reward's claims than ``bound`` may be false.
+        bound: largest share of claims that may be false, at the upper end of its 95% interval.
         workers: processes.
     """
     from contextlib import ExitStack
@@ -189,6 +194,7 @@ def redteam(run: Path, trials: int = 40, seed: int = 0, workers: int = CORES) ->
     preset = load_preset(run)
     known = preset.split()
     stages.features_stage(preset, run, known, preset.practice, bar)
+    config = RedTeamConfig(trials, seed, rounds, bound)
     with ExitStack() as bars:
         open_bars: dict[str, Any] = {}
 
@@ -199,11 +205,20 @@ def redteam(run: Path, trials: int = 40, seed: int = 0, workers: int = CORES) ->
                 open_bars[stage] = bars.enter_context(bar(stage))
             open_bars[stage](done, total)
 
-        attacks = red_team(RedTeamConfig(trials, seed), preset, run, known, stages.store_path(run), workers, told)
-    claimed, false = sum(a.claimed for a in attacks), sum(a.claimed_falsely for a in attacks)
-    say(
-        f"{len(attacks)} connectors attacked: {claimed} successes claimed, {false} of them false; all are learned from."
-    )
+        found = red_team(config, preset, run, known, stages.store_path(run), workers, told)
+    claimed, false = (sum(getattr(a, side) for a in found.attacks) for side in ("claimed", "claimed_falsely"))
+    fooled = sum(a.claimed_falsely > 0 for a in found.attacks)
+    say(f"{len(found.attacks)} attacks: {claimed} successes claimed, {false} of them false, on {fooled} connectors.")
+    table = Table("reward", "trials", "true", "claimed", "false", title="Practised against on validation connectors")
+    for one in found.candidates:
+        chosen = ", chosen" * (one == found.chosen)
+        table.add_row(one.name + chosen, *map(str, (one.trials, one.true, one.claimed, one.claimed_falsely)))
+    console.print(table)
+    if not found.bounded:
+        say(
+            f"Up to {found.chosen.may_be_false:.0%} of its claims may be false (95%), more than --bound {bound:g}: "
+            "practise with --guard gate or alarm, or let training know more such connectors"
+        )
     say(f"Next: lotj practice --run {run} --connector {preset.practise_on[0]}")
 
 
