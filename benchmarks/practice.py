@@ -1,8 +1,10 @@
-"""How many times faster an update of practice is from cached features than from pixels -> results/practice_update.json.
+"""How many times faster an update of practice is from cached features than from pixels, and how long a robot waits for
+its networks within a trial -> results/practice_update.json.
 
 Both sides do the same update of the same recipe with the networks and images of a preset: the pixel side draws
 images, augments them and runs the frozen convolutions; the cached side draws features. One thread, timed in turn,
-medians.
+medians. Within a trial the learner does not update: a control period has room for encoding a picture, an action and the
+judge's look at the picture after it, and these are timed together, picture by picture.
 
     python benchmarks/practice.py
 """
@@ -15,8 +17,10 @@ import statistics
 import tempfile
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lotj.algos.iql import CriticNetwork
@@ -30,11 +34,12 @@ from lotj.data.replay import TransitionDataset
 from lotj.data.store import TrajectoryStore
 from lotj.encoding import offline_features
 from lotj.files import write_json
-from lotj.judge import SuccessRule
+from lotj.judge import Judge, SuccessRule
 from lotj.offline import Known
 from lotj.presets import PRESETS
 from lotj.provenance import provenance
 from lotj.recipe import Offline, RecipeConfig, make_learner
+from lotj.sim.controller import ControllerConfig
 
 KNOWN = Known(("usb-a", "rj45", "din-5"), ("bnc",))
 
@@ -46,16 +51,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/practice_update.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    rows, steps = [], []
     for name in arguments.presets:
-        rows += measure_preset(name, arguments.repeats if name == "desk" else max(1, arguments.repeats // 4))
+        repeats = arguments.repeats if name == "desk" else max(1, arguments.repeats // 4)
+        updates, waits = measure_preset(name, repeats)
+        rows, steps = rows + updates, steps + waits
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.out, {**provenance(), "threads": 1, "rows": rows})
-    print(json.dumps(rows, indent=1))
+    write_json(arguments.out, {**provenance(), "threads": 1, "rows": rows, "steps": steps})
+    print(json.dumps(rows + steps, indent=1))
 
 
-def measure_preset(name: str, repeats: int) -> list[dict[str, float | str]]:
-    """Rows of one preset, both recipes, two sizes of batch."""
+Row = dict[str, float | str]
+
+
+def measure_preset(name: str, repeats: int) -> tuple[list[Row], list[Row]]:
+    """Rows of one preset: updates of both recipes at two sizes of batch, steps of both recipes."""
     preset = PRESETS[name]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trajectories.sqlite"
@@ -68,14 +78,42 @@ def measure_preset(name: str, repeats: int) -> list[dict[str, float | str]]:
                 SuccessRule(),
                 KNOWN,
             )
-            return [
+            updates = [
                 {"preset": name} | measure(recipe, batch, offline, store, repeats)
                 for recipe in ("iql", "ensemble")
                 for batch in (64, 128)
             ]
+            steps = [{"preset": name} | measure_step(recipe, offline, store, repeats) for recipe in ("iql", "ensemble")]
+            return updates, steps
 
 
-def measure(recipe: str, batch: int, offline: Offline, store: TrajectoryStore, repeats: int) -> dict[str, float | str]:
+def measure_step(recipe: str, offline: Offline, store: TrajectoryStore, repeats: int) -> Row:
+    """Milliseconds that the networks take of a control period: median, 99th percentile and longest."""
+    config = RecipeConfig(recipe=recipe)  # type: ignore[arg-type]
+    learner, judge = make_learner(config, offline, seed=0), Judge(offline.reward, offline.rule)
+    offline_features(learner, config.features, store, KNOWN)
+    rng, waits = np.random.default_rng(0), []
+    for index in range(max(2, repeats // 4)):
+        images = store.read(index % len(store)).image
+        judge.reset()
+        learner.reset()
+        for image, following in pairwise(images):
+            start = time.perf_counter()
+            learner.act({"image": image}, rng, explore=True)
+            judge.observe(following)
+            waits.append((time.perf_counter() - start) * 1e3)
+    waits = waits[5:]  # the first calls allocate
+    return {
+        "recipe": recipe,
+        "pictures": len(waits),
+        "median_ms": round(statistics.median(waits), 2),
+        "p99_ms": round(float(np.percentile(waits, 99)), 2),
+        "longest_ms": round(max(waits), 2),
+        "control_period_ms": 1e3 * ControllerConfig().period,
+    }
+
+
+def measure(recipe: str, batch: int, offline: Offline, store: TrajectoryStore, repeats: int) -> Row:
     """Median milliseconds of one update each way, timed in turn."""
     config = RecipeConfig(recipe=recipe)  # type: ignore[arg-type]
     learner = make_learner(config, offline, seed=0)
