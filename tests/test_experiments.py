@@ -25,7 +25,7 @@ from lotj.experiments.reward_runs import (
     score,
     with_method,
 )
-from lotj.experiments.reward_table import figures, mean_over_draws, paired, paired_tests, table_iv
+from lotj.experiments.reward_table import errors_table, figures, mean_over_draws, paired, paired_tests, table_iv
 from lotj.experiments.reward_variants import Ensemble, View, derive_store
 from lotj.nets.bottleneck import METHODS
 from lotj.presets import PRESETS, with_cameras
@@ -188,6 +188,19 @@ def test_figures_by_hand() -> None:
     assert values["false > 2 mm"] == pytest.approx(1 / 10)
     assert values["true_positive_rate"] == pytest.approx(0.8)
     assert values["false beside"] == pytest.approx(1 / 4)
+
+
+def test_errors_are_told_with_intervals_and_draw_by_draw() -> None:
+    """Missed is one less those found; a share beyond 2 mm is of the frames beyond 2 mm; draws in order."""
+    results = [a_result("erm", seed, hits) for seed, hits in ((1, 6), (0, 8))]
+    results[0]["connectors"][0]["expert"] = json.loads(json.dumps(results[0]["connectors"][0]["expert"]))
+    results[0]["connectors"][0]["expert"]["operating"]["by_distance"][3]["false_positives"] = 2
+    head, _, row = (line.strip("| \n").split(" | ") for line in errors_table(results).splitlines())
+    told = dict(zip(head, row))
+    interval = mean_over_draws([0.4, 0.2])
+    assert told["missed"] == f"30.0% (0.0-{100 * min(1.0, interval.high):.1f}%)"
+    assert told["false, > 2 mm"].startswith("20.0% (") and told["false, > 2 mm, by draw"] == "10.0, 30.0%"
+    assert told["false, 0-1 mm"] == "0.0% (0.0-0.0%)"
 
 
 def test_the_table_is_ordered_and_stands_in_the_page(tmp_path: Path) -> None:

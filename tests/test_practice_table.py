@@ -30,7 +30,7 @@ from lotj.experiments.practice_table import (
 from lotj.experiments.practised import CURVE, WINDOW, milestone, read_practice, robot_minutes
 from lotj.files import to_json
 from lotj.presets import PRESETS
-from lotj.stats import barnard, paired, show_p
+from lotj.stats import barnard, mcnemar, show_p
 from lotj.tables import count
 from lotj.types import Trials
 
@@ -219,9 +219,9 @@ def test_the_summary_adds_up_over_connectors() -> None:
             counts |= {"gained": won[0], "lost": won[1]}
     rows = summary_table(results).splitlines()[2:]
     assert [row.split(" | ")[4:] for row in rows] == [
-        ["8/40", "20/40", show_p(paired(14, 2)), "1 of 1 |"],
-        ["20/40", "24/40", show_p(paired(4, 0)), "1 of 1 |"],
-        ["28/80", "44/80", show_p(paired(18, 2)), "2 of 2 |"],
+        ["8/40", "20/40", show_p(mcnemar(14, 2)), "1 of 1 |"],
+        ["20/40", "24/40", show_p(mcnemar(4, 0)), "1 of 1 |"],
+        ["28/80", "44/80", show_p(mcnemar(18, 2)), "2 of 2 |"],
     ]
     assert [row.split(" | ")[:2] for row in rows] == [
         ["| europlug", "mains-europe"],
@@ -239,7 +239,7 @@ def test_pairs_are_tested_where_results_name_them(gained: int, lost: int, sign: 
         counts |= {"offline_true": [40, 60], "online_true": [40 + gained - lost, 60], "gained": gained, "lost": lost}
     line = pool([result])[(CONNECTOR, "I")]
     column = ("ensemble", "learned", "off", ())
-    assert line.p_value(column) == paired(gained, lost) and barnard(40, 60, 46, 60) > 0.05
+    assert line.p_value(column) == mcnemar(gained, lost) and barnard(40, 60, 46, 60) > 0.05
     assert online(line, column).endswith(sign)
 
 

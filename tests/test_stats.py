@@ -7,7 +7,7 @@ from math import comb, sqrt
 import numpy as np
 import pytest
 
-from lotj.stats import barnard, clopper_pearson, paired, show_p
+from lotj.stats import barnard, clopper_pearson, mcnemar, show_p
 
 
 def enumerate_barnard(x_a: int, n_a: int, x_b: int, n_b: int) -> float:
@@ -53,9 +53,9 @@ def test_pairs_are_fair_coins(gained: int, lost: int) -> None:
     """McNemar's exact test: twice the tail of a fair coin, at most 1, and the same with gains and losses exchanged."""
     flips, few = gained + lost, min(gained, lost)
     tail = 2 * sum(comb(flips, heads) for heads in range(few + 1)) / 2**flips
-    assert paired(gained, lost) == pytest.approx(min(1.0, tail)) == paired(lost, gained)
+    assert mcnemar(gained, lost) == pytest.approx(min(1.0, tail)) == mcnemar(lost, gained)
     with pytest.raises(ValueError, match="gained"):
-        paired(-1, 2)
+        mcnemar(-1, 2)
 
 
 def test_clopper_pearson_closed_forms() -> None:

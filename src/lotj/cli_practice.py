@@ -158,8 +158,8 @@ def practice(
         library, kept = demo.keep_stage(run, out)
         say(f"Kept {kept.trials} trials, {kept.successes} successes by their own labels: {library}")
         say(
-            "  The robot gave these labels, but for those of an audit: what fooled its reward here will be taught to the "
-            "next one as success. Look at the report's trials first, or practise behind --guard"
+            "  The robot gave these labels, but for those of an audit: what fooled its reward here is taught to "
+            "the next one as success. Look at the report's trials first, or practise behind --guard"
         )
         if kept.left_out:
             say(f"{kept.left_out} refuted trials wait for a label: --audit, then --keep again")

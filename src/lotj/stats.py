@@ -77,7 +77,7 @@ def barnard(
     return float(min(max(barnard_exact(table, alternative=alternative).pvalue, 0.0), 1.0))
 
 
-def paired(gained: int, lost: int) -> float:
+def mcnemar(gained: int, lost: int) -> float:
     """Return the p-value of McNemar's exact test, two-sided: the same trials were run twice, and of those that came out
     differently as many should be gained as lost if nothing has changed.
 

@@ -16,7 +16,7 @@ from lotj.experiments.reward_table import markdown
 from lotj.practice import RewardSource
 from lotj.recipe import Recipe
 from lotj.sim.connectors import get_connector
-from lotj.stats import barnard, paired, show_p
+from lotj.stats import barnard, mcnemar, show_p
 from lotj.tables import count
 from lotj.types import Trials
 
@@ -83,7 +83,7 @@ class Line:
         """Whether practice changed anything: McNemar's exact test, or Barnard's where results name no pairs."""
         pairs = [pair for pair in self.pairs[column] if pair is not None]
         if len(pairs) == len(self.pairs[column]):
-            return paired(*(sum(side) for side in zip(*pairs)))
+            return mcnemar(*(sum(side) for side in zip(*pairs)))
         after = self.after[column]
         return barnard(*pooled({seed: self.before[seed] for seed in after}), *pooled(after))
 
@@ -209,7 +209,7 @@ def _summary(results: Sequence[Result]) -> list[str]:
         show(tuple(sum(counts[side][i] for counts in scenarios) for i in (0, 1)))  # type: ignore[arg-type]
         for side in ("offline_true", "online_true")
     )
-    p_value = paired(*(sum(counts[side] for counts in scenarios) for side in ("gained", "lost")))
+    p_value = mcnemar(*(sum(counts[side] for counts in scenarios) for side in ("gained", "lost")))
     asked, false, *_ = believed(results)
     return [asked, before, after, show_p(p_value), false]
 

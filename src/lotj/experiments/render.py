@@ -13,7 +13,7 @@ from lotj.experiments.practice_table import practice_table, summary_table
 from lotj.experiments.reward_curve import PICTURE as CURVE
 from lotj.experiments.reward_curve import connectors_table, curve_picture
 from lotj.experiments.reward_levers import levers_table
-from lotj.experiments.reward_table import paired_tests, read_results, table_iv
+from lotj.experiments.reward_table import errors_table, paired_tests, read_results, table_iv
 
 MARK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -56,6 +56,10 @@ def draw_pictures(results: Path, docs: Path) -> list[str]:
 def _table_iv(results: Path) -> str:
     found = read_results(results / "reward" / "table-iv")
     return _picture("Accuracy by method, each draw, and the paper's", TABLE_IV, found) + table_iv(found)
+
+
+def _table_iv_errors(results: Path) -> str:
+    return errors_table(read_results(results / "reward" / "table-iv"))
 
 
 def _table_iv_all(results: Path) -> str:
@@ -103,6 +107,7 @@ def _picture(alt: str, place: str, found: Sequence[Any]) -> str:
 
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "table-iv": _table_iv,
+    "table-iv-errors": _table_iv_errors,
     "table-iv-all-frames": _table_iv_all,
     "table-iv-tests": _table_iv_tests,
     "reward-levers": _levers,
