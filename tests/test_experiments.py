@@ -14,6 +14,7 @@ from test_store import make_trajectory
 
 from lotj.cli_tables import REWARD_CONNECTORS, REWARD_LEVERS, REWARD_TABLE
 from lotj.data.store import TrajectoryStore
+from lotj.experiments.redteam_table import families_table
 from lotj.experiments.render import TABLES, stale_tables
 from lotj.experiments.reward_levers import LEVERS, RewardLeversConfig, levers_table
 from lotj.experiments.reward_runs import (
@@ -188,6 +189,19 @@ def test_figures_by_hand() -> None:
     assert values["false > 2 mm"] == pytest.approx(1 / 10)
     assert values["true_positive_rate"] == pytest.approx(0.8)
     assert values["false beside"] == pytest.approx(1 / 4)
+
+
+def test_families_are_counted_by_who_was_fooled_most() -> None:
+    """Sums by family, the most often fooled first, then all; a connector counts as exploited from one claim in five."""
+    counts = {"usb-a": (10, 1), "usb-b": (10, 2), "lego-2x2": (8, 4), "rj45": (0, 0)}
+    attacks = [{"connector": name, "claimed": n, "claimed_falsely": false} for name, (n, false) in counts.items()]
+    rows = families_table({"attacks": {"attacks": attacks}}).splitlines()[2:]
+    assert [row.strip("| ").split(" | ") for row in rows] == [
+        ["bricks", "1", "8", "4", "50.0%", "1"],
+        ["usb", "2", "20", "3", "15.0%", "1"],
+        ["modular", "1", "0", "0", "0.0%", "0"],
+        ["all", "4", "28", "7", "25.0%", "2"],
+    ]
 
 
 def test_errors_are_told_with_intervals_and_draw_by_draw() -> None:
