@@ -159,16 +159,19 @@ def test_the_robot_leaves_the_offline_policy_only_where_critics_consent(consent:
         assert torch.equal(both[0], (practised if allowed else base)[0]) and torch.equal(both[1], practised[1])
 
 
-def test_ensemble_is_a_loop_of_single_critics() -> None:
+@pytest.mark.parametrize("layer_norm", [True, False])
+def test_ensemble_is_a_loop_of_single_critics(layer_norm: bool) -> None:
     """Batched matrices give what each head gives alone, written out; listed heads are rows of the whole."""
-    critic = EnsembleCritic(12, 3, (16, 16), 5, 4, torch.Generator().manual_seed(3))
+    critic = EnsembleCritic(12, 3, (16, 16), 5, 4, torch.Generator().manual_seed(3), layer_norm)
     feature, action = torch.randn(7, 15), torch.randn(7, 3)
     whole = critic(feature, action)
     for head in range(5):
         x = torch.cat([feature[:, :12], action, action, action, action], dim=1)
         for layer in range(2):
             x = x @ critic.weight[layer][head] + critic.bias[layer][head]
-            x = torch.relu((x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt())
+            if layer_norm:
+                x = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+            x = torch.relu(x)
         single = (x @ critic.weight[2][head] + critic.bias[2][head]).squeeze(1)
         torch.testing.assert_close(whole[head], single)
     assert len({round(q, 6) for q in whole[:, 0].tolist()}) == 5  # heads start apart

@@ -30,7 +30,7 @@ from lotj.algos.learner import (
     td_target,
 )
 from lotj.algos.projection import Projection, principal_components
-from lotj.types import Observation
+from lotj.types import Observation, later
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class EnsembleConfig:
     """Widths of the residual policy."""
     critic_hidden: tuple[int, ...] = (128, 128)
     """Widths of each critic."""
+    layer_norm: bool = later(True)
+    """Whether the critics' hidden layers are normalised, which keeps Q from growing where nothing was tried (RLPD)."""
     heads: int = 5
     """Critics in the ensemble."""
     consent: Literal["none", "mean", "all"] = "mean"
@@ -289,8 +291,8 @@ class EnsemblePractice:
         self.feature_dim = components + self.action_dim
         self.actor = ResidualActor(components, self.action_dim, config.actor_hidden, self._generator).to(self.device)
         critic = (components, self.action_dim, config.critic_hidden, config.heads, config.action_repeats)
-        self.critic = EnsembleCritic(*critic, self._generator).to(self.device)
-        self.target = EnsembleCritic(*critic, self._generator).to(self.device).requires_grad_(False)
+        self.critic = EnsembleCritic(*critic, self._generator, config.layer_norm).to(self.device)
+        self.target = EnsembleCritic(*critic, self._generator, config.layer_norm).to(self.device).requires_grad_(False)
         self.target.load_state_dict(self.critic.state_dict())
         parameters = [*self.critic.parameters(), *self.actor.parameters()]
         self._adam = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)

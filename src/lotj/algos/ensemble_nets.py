@@ -49,9 +49,10 @@ class EnsembleCritic(nn.Module):
         heads: int,
         action_repeats: int,
         generator: torch.Generator,
+        layer_norm: bool = True,
     ) -> None:
         super().__init__()
-        self.action_dim, self.action_repeats = action_dim, action_repeats
+        self.action_dim, self.action_repeats, self.layer_norm = action_dim, action_repeats, layer_norm
         sizes = [components + action_dim * action_repeats, *hidden, 1]
         self.weight, self.bias = nn.ParameterList(), nn.ParameterList()
         for inputs, outputs in pairwise(sizes):
@@ -72,7 +73,7 @@ class EnsembleCritic(nn.Module):
         x = x.expand(len(weights[0]), *x.shape)  # (heads, B, K + repeats · A)
         for weight, bias in zip(weights[:-1], biases[:-1]):
             x = torch.baddbmm(bias, x, weight)
-            x = torch.relu(F.layer_norm(x, x.shape[-1:]))
+            x = torch.relu(F.layer_norm(x, x.shape[-1:]) if self.layer_norm else x)
         return torch.baddbmm(biases[-1], x, weights[-1]).squeeze(-1)
 
 
