@@ -14,7 +14,7 @@ from test_store import make_trajectory
 
 from lotj.cli_tables import REWARD_CONNECTORS, REWARD_LEVERS, REWARD_TABLE
 from lotj.data.store import TrajectoryStore
-from lotj.experiments.redteam_table import families_table
+from lotj.experiments.redteam_table import families_table, guard_table
 from lotj.experiments.render import TABLES, stale_tables
 from lotj.experiments.reward_levers import LEVERS, RewardLeversConfig, levers_table
 from lotj.experiments.reward_runs import (
@@ -201,6 +201,24 @@ def test_families_are_counted_by_who_was_fooled_most() -> None:
         ["usb", "2", "20", "3", "15.0%", "1"],
         ["modular", "1", "0", "0", "0.0%", "0"],
         ["all", "4", "28", "7", "25.0%", "2"],
+    ]
+
+
+def test_guards_are_compared_over_connectors_and_seeds() -> None:
+    """Sums by mode in the order of the rows; where the alarm paused, after how many trials."""
+    ends = {
+        "I": {"trials": 20, "true_before": 3, "true_after": 5},
+        "II": {"trials": 20, "true_before": 1, "true_after": 0},
+    }
+    counts = {"claimed": 9, "claimed_falsely": 4, "paid_falsely": 2, "refuted_wrongly": 1, "evaluation": ends}
+    rows = [
+        {"guard": mode, "paused": mode == "alarm" and trials < 200, "trials": trials, **counts}
+        for trials in (12, 200)
+        for mode in ("off", "alarm")
+    ]
+    assert guard_table({"rows": rows}).splitlines()[2:] == [
+        "| off | 2 |  | 212 | 18 | 8 | 4 | 2 | 8/80 | 10/80 |",
+        "| alarm | 2 | 12 | 212 | 18 | 8 | 4 | 2 | 8/80 | 10/80 |",
     ]
 
 

@@ -1,4 +1,5 @@
-"""On which families of connectors practice fools a reward that does not know them, from ``benchmarks/redteam.py``."""
+"""How often practice fools a reward: by family of connectors (``benchmarks/redteam.py``), and by guard
+(``benchmarks/guard.py``)."""
 
 from __future__ import annotations
 
@@ -31,6 +32,28 @@ def families_table(result: Mapping[str, Any]) -> str:
         for family, connectors, claimed, false, exploited in [*rows, every]
     ]
     return markdown([head, ["---"] * len(head), *lines])
+
+
+def guard_table(result: Mapping[str, Any]) -> str:
+    """A line for each mode of the guard as markdown, all connectors and seeds together; below each other so that what
+    was paid falsely and what became of true success can be compared.
+
+    Args:
+        result: ``results/guard/bricks.json``.
+    """
+    head = ["guard", "practices", "paused after", "trials", "claimed", "false", "paid falsely", "true, but refuted"]
+    lines = [[*head, "before", "after"], ["---"] * (len(head) + 2)]
+    for mode in dict.fromkeys(row["guard"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["guard"] == mode]
+        paused = ", ".join(str(row["trials"]) for row in rows if row["paused"])
+        counts = [
+            sum(row[name] for row in rows)
+            for name in ("trials", "claimed", "claimed_falsely", "paid_falsely", "refuted_wrongly")
+        ]
+        ends = [scenario for row in rows for scenario in row["evaluation"].values()]
+        before, after, of = (sum(end[name] for end in ends) for name in ("true_before", "true_after", "trials"))
+        lines.append([mode, str(len(rows)), paused, *map(str, counts), f"{before}/{of}", f"{after}/{of}"])
+    return markdown(lines)
 
 
 def _counts(attacks: list[Mapping[str, Any]]) -> tuple[int, int, int, int]:

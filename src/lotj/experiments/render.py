@@ -11,7 +11,7 @@ from typing import Any
 from lotj.experiments.ablation_table import ablation_table
 from lotj.experiments.pictures import levers_picture, practice_picture, table_iv_picture
 from lotj.experiments.practice_table import practice_table, summary_table
-from lotj.experiments.redteam_table import families_table
+from lotj.experiments.redteam_table import families_table, guard_table
 from lotj.experiments.reward_curve import PICTURE as CURVE
 from lotj.experiments.reward_curve import connectors_table, curve_picture
 from lotj.experiments.reward_levers import levers_table
@@ -102,6 +102,10 @@ def _redteam_families(results: Path) -> str:
     return families_table(json.loads((results / "reward" / "redteam.json").read_text(encoding="utf-8")))
 
 
+def _guard(results: Path) -> str:
+    return guard_table(json.loads((results / "guard" / "bricks.json").read_text(encoding="utf-8")))
+
+
 def _ablation(results: Path) -> str:
     found = read_results(results / "ablation")
     return ablation_table(found) if found else "No results yet: `lotj tables ablation` writes them.\n"
@@ -121,6 +125,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "practice": _practice,
     "unseen": _unseen,
     "redteam-families": _redteam_families,
+    "guard": _guard,
     "ablation": _ablation,
 }
 TABLE_IV, LEVERS, PRACTICE = "img/table-iv.png", "img/reward-levers.png", "img/practice.png"
