@@ -218,7 +218,9 @@ def redteam(
         chosen = ", chosen" * (one == found.chosen)
         table.add_row(one.name + chosen, *map(str, (one.trials, one.true, one.claimed, one.claimed_falsely)))
     console.print(table)
-    if not found.bounded:
+    if not found.chosen.claimed:
+        say("It claimed no success at all, so nothing is known of it: practice on it will never be paid")
+    elif not found.bounded:
         say(
             f"Up to {found.chosen.may_be_false:.0%} of its claims may be false (95%), more than --bound {bound:g}: "
             "practise with --guard gate or alarm, or let training know more such connectors"

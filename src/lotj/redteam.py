@@ -217,12 +217,14 @@ def _round(
     out.mkdir(exist_ok=True)
     tasks = [task._replace(out=out / "practice", reward=out / f"half-{half}", half=half) for half in (0, 1)]
     mark = f", round {number}" if number > 1 else ""
+    progress(f"train two rewards{mark}", 0, 2)
     for done, _ in enumerate(_each(_train_half, tasks, workers), start=1):
         progress(f"train two rewards{mark}", done, 2)
     sides = halves(task.known, task.config.seed, task.preset.known)
     attacked = [(name, 1 - half) for half, side in enumerate(sides) for name in side.train]
     practices = [tasks[half]._replace(connector=name) for name, half in attacked]
     attacks = []
+    progress(f"attack them{mark}", 0, len(practices))
     for (name, half), records in zip(attacked, _each(_attack, practices, workers)):
         attacks.append(Attack(name, half, *_counts(records), number))
         progress(f"attack them{mark}", len(attacks), len(practices))
@@ -242,6 +244,7 @@ def _score(task: _Task, name: str, workers: int, progress: Callable[[str, int, i
     """Practise every validation connector against a reward."""
     tasks = [task._replace(connector=connector, half=None) for connector in task.known.validation]
     found: list[TrialRecord] = []
+    progress(f"practise against {name}", 0, len(tasks))
     for done, records in enumerate(_each(_attack, tasks, workers), start=1):
         found += records
         progress(f"practise against {name}", done, len(tasks))
