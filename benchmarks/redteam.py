@@ -58,7 +58,8 @@ def measure(task: Task) -> dict[str, Any]:
         offline = replace(offline, rule=answer.rule)
     recipe = preset.practice.resolved("ground-truth" if reward == "ground-truth" else "learned")
     recipe = replace(recipe, practice=replace(recipe.practice, trials=trials))
-    folder = run / "redteam-benchmark" / connector / f"{recipe.recipe}-{reward}{'-checked' * checked}-s{seed}"
+    whose = attacked(run).parent.name if reward == "red-teamed" else reward
+    folder = run / "redteam-benchmark" / connector / f"{recipe.recipe}-{whose}{'-checked' * checked}-s{seed}"
     places = Places(store_path(run), features_path(run, recipe), folder)
     practise_in(places, preset, offline, connector, recipe, seed, silent_bars, True, reward == "red-teamed")
     records, outcome = read_records(folder / "trials.jsonl"), practice_outcome(folder)
@@ -80,7 +81,11 @@ def measure(task: Task) -> dict[str, Any]:
 
 def attacked(run: Path) -> Path:
     """The reward that learned from all attacks, whether it was chosen or not."""
-    return max((run / "redteam").glob("round-*/reward"), key=lambda path: int(path.parent.name.removeprefix("round-")))
+    finished = (run / "redteam").glob("round-*/reward/done.json")
+    rounds = {int(path.parts[-3].removeprefix("round-")): path.parent for path in finished}
+    if not rounds:
+        raise SystemExit(f"{run} has no red-teamed reward: run `lotj redteam --run {run}` first")
+    return rounds[max(rounds)]
 
 
 def _check(run: Path, preset: Preset, offline: Offline, connector: str, seed: int, reward: str) -> Preflight:

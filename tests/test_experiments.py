@@ -192,15 +192,17 @@ def test_figures_by_hand() -> None:
 
 
 def test_families_are_counted_by_who_was_fooled_most() -> None:
-    """Sums by family, the most often fooled first, then all; a connector counts as exploited from one claim in five."""
-    counts = {"usb-a": (10, 1), "usb-b": (10, 2), "lego-2x2": (8, 4), "rj45": (0, 0)}
+    """Sums by family, the most often fooled first, then all, of the first round; a connector counts as exploited from
+    one claim in five, of twenty, on."""
+    counts = {"usb-a": (20, 3), "usb-b": (20, 4), "lego-2x2": (19, 19), "rj45": (0, 0)}
     attacks = [{"connector": name, "claimed": n, "claimed_falsely": false} for name, (n, false) in counts.items()]
+    attacks += [{**attack, "round": 2} for attack in attacks]
     rows = families_table({"attacks": {"attacks": attacks}}).splitlines()[2:]
     assert [row.strip("| ").split(" | ") for row in rows] == [
-        ["bricks", "1", "8", "4", "50.0%", "1"],
-        ["usb", "2", "20", "3", "15.0%", "1"],
+        ["bricks", "1", "19", "19", "100.0%", "0"],
+        ["usb", "2", "40", "7", "17.5%", "1"],
         ["modular", "1", "0", "0", "0.0%", "0"],
-        ["all", "4", "28", "7", "25.0%", "2"],
+        ["all", "4", "59", "26", "44.1%", "1"],
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ COUNTS = {
     "attacks help": ([(100, 20), (90, 0)], "round-1", 1),
     "attacks help, twice": ([(100, 40), (100, 30), (100, 0)], "round-2", 2),
     "the first stays the best": ([(100, 30), (60, 20), (60, 20)], "collected", 2),
-    "a silent reward is no choice": ([(100, 10), (0, 0), (0, 0)], "collected", 2),
+    "a silent reward is no choice": ([(100, 60), (0, 0), (0, 0)], "collected", 2),
 }
 
 
@@ -170,9 +171,57 @@ def test_the_reward_that_pays_best_is_chosen_and_attacked_until_it_is_bounded(
     else:
         assert (reward_folder(tmp_path) / "done.json").read_text() == name.removeprefix("round-")
 
+    monkeypatch.setattr(redteam, "_round", lambda *_: pytest.fail("a finished round was made again"))
+    more = RedTeamConfig(rounds=3)
+    if name != "collected":
+        with pytest.raises(ValueError, match=r"'rounds': 2.*'rounds': 3.*-redteam in"):
+            red_team(more, DEBUG, tmp_path, DEBUG.split(), tmp_path / "store", 1)
 
-def test_what_an_earlier_lotj_attacked_is_not_mixed_in(tmp_path: Path) -> None:
-    (tmp_path / "redteam").mkdir()
-    (tmp_path / "redteam" / "attacks.json").write_text("{}")
-    with pytest.raises(ValueError, match="did not choose among rewards: delete it"):
+
+@pytest.mark.parametrize("dies_in", ["copytree", "rename", "write_json"])
+def test_a_kill_while_the_choice_is_written_leaves_it_to_the_next_call(
+    dies_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was there, the chosen reward is in place, whole, after the same command."""
+
+    def train(task: Any, number: int, out: Path, *_: Any) -> list[Attack]:
+        (out / "reward").mkdir(parents=True, exist_ok=True)
+        (out / "reward" / "model").write_text("whole")
+        (out / "reward" / "done.json").write_text("{}")
+        return []
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(redteam, "_round", train)
+    monkeypatch.setattr(
+        redteam, "_score", lambda task, name, *_: Candidate(name, 100, 100, 0 if name == "round-1" else 50, 100)
+    )
+    job = (RedTeamConfig(), DEBUG, tmp_path, DEBUG.split(), tmp_path / "store", 1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if dies_in == "copytree":
+            half_done = tmp_path / "redteam" / "reward.tmp"
+            patch.setattr(redteam.shutil, "copytree", lambda *_: (half_done.mkdir(), killed()))
+        elif dies_in == "rename":
+            patch.setattr(Path, "rename", killed)
+        else:
+            patch.setattr(
+                redteam,
+                "write_json",
+                lambda path, _: killed() if path.name == "attacks.json" else path.write_text("{}"),
+            )
+            (tmp_path / "redteam").mkdir()
+            write_json(tmp_path / "redteam" / "config.json", to_json(RedTeamConfig()))
+            patch.setattr(redteam, "_claim", lambda *_: None)
+        red_team(*job)
+    found = red_team(*job)
+    assert found.chosen.name == "round-1" and found.bounded and is_red_teamed(tmp_path)
+    assert (reward_folder(tmp_path) / "model").read_text() == "whole"
+    assert json.loads((tmp_path / "redteam" / "attacks.json").read_text())["chosen"] == "round-1"
+
+
+@pytest.mark.parametrize("old", ["attacks.json", "half-0", "practice", "reward"])
+def test_what_an_earlier_lotj_attacked_is_not_mixed_in(old: str, tmp_path: Path) -> None:
+    (tmp_path / "redteam" / old).mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"did not choose among rewards: .*delete .*redteam"):
         red_team(RedTeamConfig(), DEBUG, tmp_path, DEBUG.split(), tmp_path / "store", 1)

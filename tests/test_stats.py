@@ -7,7 +7,7 @@ from math import comb, sqrt
 import numpy as np
 import pytest
 
-from lotj.stats import barnard, clopper_pearson, mcnemar, show_p
+from lotj.stats import barnard, clopper_pearson, mcnemar, show_p, signed_ranks
 
 
 def enumerate_barnard(x_a: int, n_a: int, x_b: int, n_b: int) -> float:
@@ -56,6 +56,15 @@ def test_pairs_are_fair_coins(gained: int, lost: int) -> None:
     assert mcnemar(gained, lost) == pytest.approx(min(1.0, tail)) == mcnemar(lost, gained)
     with pytest.raises(ValueError, match="gained"):
         mcnemar(-1, 2)
+
+
+def test_signed_ranks_by_hand() -> None:
+    """Without ties the distribution is that of the 2^n signs: n differences of one sign have p = 2 / 2^n; 0 is no
+    difference."""
+    assert signed_ranks([1, 2, 3, 4, 5]) == pytest.approx(2 / 2**5)
+    # Rank sums of at most 3 among 2^5 signs: {}, {1}, {2}, {3}, {1, 2}.
+    assert signed_ranks([-3, 1, 2, 4, 5]) == pytest.approx(2 * 5 / 2**5)
+    assert signed_ranks([0, 0]) == 1.0
 
 
 def test_clopper_pearson_closed_forms() -> None:

@@ -178,7 +178,7 @@ def redteam(
 
     Rewards of two halves of the training connectors are each practised against on the other half. The validation
     connectors are practised against the reward of before and the new one, and the run practises from then on with what
-    pays more successes less failures. Takes about as long as the rest of the run again, each round.
+    pays more successes less failures. Each round takes about as long as the rest of the run again.
 
     Example: ``lotj redteam --run runs/desk``
 
@@ -211,7 +211,7 @@ def redteam(
 
         found = red_team(config, preset, run, known, stages.store_path(run), workers, told)
     claimed, false = (sum(getattr(a, side) for a in found.attacks) for side in ("claimed", "claimed_falsely"))
-    fooled = sum(a.claimed_falsely > 0 for a in found.attacks)
+    fooled = len({attack.connector for attack in found.attacks if attack.claimed_falsely})
     say(f"{len(found.attacks)} attacks: {claimed} successes claimed, {false} of them false, on {fooled} connectors.")
     table = Table("reward", "trials", "true", "claimed", "false", title="Practised against on validation connectors")
     for one in found.candidates:

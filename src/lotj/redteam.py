@@ -100,7 +100,8 @@ class Candidate(NamedTuple):
 
     @property
     def may_be_false(self) -> float:
-        """Upper end of the 95% interval of the share of claims that are false; 1 where nothing was claimed."""
+        """Upper end of the 95% interval of the share of claims that are false; 1 where nothing was claimed. It takes
+        the claims of one connector as independent: what is fooled on one of many connectors alone can hide in it."""
         return clopper_pearson(self.claimed_falsely, self.claimed).high
 
 
@@ -173,14 +174,15 @@ def red_team(
     root.mkdir(exist_ok=True)
     _claim(root, config)
     own = run_root / "reward"
-    task = _Task(config, preset, run_root, known, store, store, own, root / "validation" / COLLECTED)
+    task = _Task(config, preset, run_root, known, store, store, own, root / "validation" / COLLECTED, config.seed)
     candidates, attacks, bounded = [_score(task, COLLECTED, workers, progress)], [], False
     for number in range(1, config.rounds + 1):
         name, out = f"round-{number}", root / f"round-{number}"
         attacks += _round(task, number, out, workers, progress)
         task = task._replace(store=out / "trajectories.sqlite", reward=out / "reward", out=root / "validation" / name)
         candidates.append(_score(task, name, workers, progress))
-        chosen = max(candidates, key=lambda candidate: candidate.paid_well)  # the earliest of equals
+        # The earliest of equals; what claims nothing pays no failure either, and teaches nothing.
+        chosen = max(candidates, key=lambda candidate: (candidate.claimed > 0, candidate.paid_well))
         bounded = chosen.may_be_false <= config.bound
         if bounded:
             break
@@ -199,14 +201,18 @@ COLLECTED = "collected"
 
 
 def _claim(root: Path, config: RedTeamConfig) -> None:
-    """Note what was asked for, or refuse to go on with something else: a reward that was chosen is practised with."""
+    """Note what was asked for, or refuse to go on with something else: the reward that was chosen is practised with."""
     path, asked = root / "config.json", asdict(config)
+    again = f"repeat that, or begin anew: delete {root}, and what was practised and asked with its reward (names with "
+    again += f"-redteam in {root.parent / 'practice'} and {root.parent / 'preflight'})"
+    if not path.exists() and any((root / old).exists() for old in ("half-0", "practice", "reward", "attacks.json")):
+        raise ValueError(f"{root} is of a lotj that did not choose among rewards: {again}")
     held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else asked
-    if differs := [name for name in asked if held.get(name) != asked[name]]:
+    differs = [name for name in asked if held.get(name) != asked[name]]
+    # More rounds can follow as long as no reward that learned from attacks is practised with.
+    if differs and (differs != ["rounds"] or (root / "reward").exists()):
         was, wanted = ({name: values.get(name) for name in differs} for values in (held, asked))
-        raise ValueError(f"{root} was begun with {was}, got {wanted}: repeat those, or delete it to begin anew")
-    if not path.exists() and (root / "attacks.json").exists():
-        raise ValueError(f"{root} is of a lotj that did not choose among rewards: delete it to begin anew")
+        raise ValueError(f"{root} was begun with {was}, got {wanted}: {again}")
     write_json(path, asked)
 
 
@@ -215,7 +221,10 @@ def _round(
 ) -> list[Attack]:
     """Train both halves' rewards, attack them, and train the reward of ``out/reward`` on all trials so far."""
     out.mkdir(exist_ok=True)
-    tasks = [task._replace(out=out / "practice", reward=out / f"half-{half}", half=half) for half in (0, 1)]
+    # Each round draws trials of its own: the same ones would be learned from twice.
+    seed = stream_seed(task.config.seed, "round", str(number))
+    own = task._replace(out=out / "practice", seed=seed)
+    tasks = [own._replace(reward=out / f"half-{half}", half=half) for half in (0, 1)]
     mark = f", round {number}" if number > 1 else ""
     progress(f"train two rewards{mark}", 0, 2)
     for done, _ in enumerate(_each(_train_half, tasks, workers), start=1):
@@ -271,6 +280,8 @@ class _Task(NamedTuple):
     """That is trained or attacked."""
     out: Path
     """Folder of the practices."""
+    seed: int
+    """Of the practices."""
     half: int | None = None
     """That the reward is trained on; None where a validation connector is practised."""
     connector: str = ""
@@ -302,11 +313,21 @@ def _attack(task: _Task) -> list[TrialRecord]:
     recipe = replace(recipe, practice=replace(recipe.practice, trials=trials, guard=GuardConfig()))
     named = {get_connector(name).name: name for name in task.preset.known}.get(task.connector, task.connector)
     folder = task.out / task.connector
-    run = Run(folder, "practice", {"connector": task.connector, "recipe": recipe, "rule": rule}, task.config.seed)
+    run = Run(folder, "practice", {"connector": task.connector, "recipe": recipe, "rule": rule}, task.seed)
     # The frozen features are those of policy and critic: the same whatever the rewards have learned from.
     cache = root / "features" / f"{recipe.recipe}.safetensors"
     with TrajectoryStore(task.collected) as store:
-        practise_unchecked(named, task.preset.robot, recipe, offline, store, run, task.config.seed, cache=cache)
+        practise_unchecked(
+            named,
+            task.preset.robot,
+            recipe,
+            offline,
+            store,
+            run,
+            task.seed,
+            cache=cache,
+            validation=task.half is None,
+        )
     return read_records(folder / "trials.jsonl")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from scipy.stats import barnard_exact, binomtest
+from scipy.stats import barnard_exact, binomtest, wilcoxon
 
 Alternative = Literal["two-sided", "less", "greater"]
 
@@ -93,6 +94,18 @@ def mcnemar(gained: int, lost: int) -> float:
     """
     _check_counts("gained", gained, gained + lost)
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def signed_ranks(differences: Sequence[float]) -> float:
+    """Return the p-value of Wilcoxon's signed-rank test, two-sided, that differences are symmetric about zero.
+
+    Args:
+        differences: one of each independent unit; zeros are left out.
+
+    Returns:
+        p in (0, 1]; 1.0 where nothing differs.
+    """
+    return float(wilcoxon(differences).pvalue) if any(differences) else 1.0
 
 
 def _check_counts(name: str, successes: int, trials: int) -> None:

@@ -16,7 +16,7 @@ from lotj.experiments.reward_table import markdown
 from lotj.practice import RewardSource
 from lotj.recipe import Recipe
 from lotj.sim.connectors import get_connector
-from lotj.stats import barnard, mcnemar, show_p
+from lotj.stats import barnard, mcnemar, show_p, signed_ranks
 from lotj.tables import count
 from lotj.types import Trials
 
@@ -29,11 +29,12 @@ Column = tuple[str, str, str, tuple[str, ...]]
 SIGNIFICANCE = 0.05
 NOTE = """
 True success, pooled over seeds with start states of their own; in brackets the 95% Clopper-Pearson interval. ↑ and ↓:
-better or worse than the offline policy on the same start states (McNemar's exact test on the pairs, two-sided, p < .05,
-not corrected for the number of tests). The trials of one practice share its networks, and all seeds one offline run, so
-the interval says nothing of what another offline training would come to. *gate*: successes that the robot claims and a
-tug at the plug refutes are not paid, which the paper has not; where it refuted nothing, the practice is the one without
-it. *diagnostic*: practised with ground truth as the reward, no result of the method.
+better or worse than the offline policy on the same start states (two-sided p < .05, not corrected for the number of
+tests: McNemar's exact test on the pairs, Barnard's where results of before name none). The trials of one practice share
+its networks, and all seeds one offline run, so the interval says nothing of what another offline training would come
+to. *gate*: successes that the robot claims and a tug at the plug refutes are not paid, which the paper has not; where
+it refuted nothing, the practice is the one without it. *diagnostic*: practised with ground truth as the reward, no
+result of the method.
 """
 """Printed under the table of successes."""
 PAPER_NOTE = """
@@ -41,7 +42,8 @@ PAPER_NOTE = """
 50 known connectors. The two are not a contest.
 """
 STRETCHES = ((1, 20), (31, 50), (181, 200))
-"""Trials of practice, counted from 1 and both included, in which successes are counted."""
+"""Trials of practice, counted from 1 and both included, in which successes are counted: the first, those before the
+goal's fiftieth, the last."""
 SOON_NOTE = f"""
 True successes of practice itself, exploration included, pooled over seeds; and the first trial at which {WINDOW} trials
 in a row have {" or ".join(LEVELS)} true success, with the robot's minutes till then ({CONTROL_SECONDS:g} s a step,
@@ -52,7 +54,7 @@ somewhere in 200 trials more often than not (.58; at 4 in 5 .88).
 """Printed under the table of how soon."""
 BELIEF_NOTE = """
 *asked before*: how many blind presses, which are failures all, the reward's rule took for a success before practice; it
-was practised with whatever came out. *false*: claims at which the plug was not in. *missed*: trials of practice in
+was practised all the same. *false*: claims at which the plug was not in. *missed*: trials of practice in
 which it was in and the robot never said so. *lost*: plugs that turned or slid in the fingers. *after*: true successes
 of the evaluation, both scenarios, seed by seed. *judged, true*: of these trials, how many the robot itself would have
 ended as successes, and how many were.
@@ -80,12 +82,9 @@ class Line:
     """Start states gained and lost, of each seed; None where a result does not say."""
 
     def p_value(self, column: Column) -> float:
-        """Whether practice changed anything: McNemar's exact test, or Barnard's where results name no pairs."""
-        pairs = [pair for pair in self.pairs[column] if pair is not None]
-        if len(pairs) == len(self.pairs[column]):
-            return mcnemar(*(sum(side) for side in zip(*pairs)))
+        """Whether practice changed anything."""
         after = self.after[column]
-        return barnard(*pooled({seed: self.before[seed] for seed in after}), *pooled(after))
+        return _p_value(pooled({seed: self.before[seed] for seed in after}), pooled(after), self.pairs[column])
 
 
 def practice_table(results: Sequence[Result]) -> str:
@@ -169,8 +168,7 @@ def pool(results: Sequence[Result]) -> dict[tuple[str, str], Line]:
                     )
                 line.after.setdefault(key, {})[seed] = _count(counts["online_true"])
                 line.results.setdefault(key, []).append(result)
-                gained, lost = counts.get("gained"), counts.get("lost")
-                line.pairs.setdefault(key, []).append(None if gained is None else (gained, lost))
+                line.pairs.setdefault(key, []).append(_pair(counts))
     return lines
 
 
@@ -203,15 +201,36 @@ def summary_table(results: Sequence[Result]) -> str:
 
 
 def _summary(results: Sequence[Result]) -> list[str]:
-    """Asked before, before, after, p, false claims: the cells of ``summary_table``."""
-    scenarios = [counts for result in results for counts in result["scenarios"].values()]
-    before, after = (
-        show(tuple(sum(counts[side][i] for counts in scenarios) for i in (0, 1)))  # type: ignore[arg-type]
-        for side in ("offline_true", "online_true")
-    )
-    p_value = mcnemar(*(sum(counts[side] for counts in scenarios) for side in ("gained", "lost")))
+    """Asked before, before, after, p, false claims: the cells of ``summary_table``. Trials of one practice share its
+    networks, so several connectors are tested connector by connector."""
+    ends: dict[str, list[tuple[Count, Count]]] = {}
+    for result in results:
+        for counts in result["scenarios"].values():
+            pair = _count(counts["offline_true"]), _count(counts["online_true"])
+            ends.setdefault(result["connector"], []).append(pair)
+    both = [pair for pairs in ends.values() for pair in pairs]
+    before, after = (pooled(dict(enumerate(side))) for side in zip(*both))
+    if len(ends) > 1:
+        p_value = signed_ranks([sum(new[0] - old[0] for old, new in pairs) for pairs in ends.values()])
+    else:
+        scenarios = [counts for result in results for counts in result["scenarios"].values()]
+        p_value = _p_value(before, after, [_pair(counts) for counts in scenarios])
     asked, false, *_ = believed(results)
-    return [asked, before, after, show_p(p_value), false]
+    return [asked, show(before), show(after), show_p(p_value), false]
+
+
+def _p_value(before: Count, after: Count, pairs: Sequence[Count | None]) -> float:
+    """McNemar's exact test on start states gained and lost, or Barnard's where a result names none."""
+    known = [pair for pair in pairs if pair is not None]
+    if len(known) == len(pairs):
+        return mcnemar(*(sum(side) for side in zip(*known)))
+    return barnard(*before, *after)
+
+
+def _pair(counts: Mapping[str, Any]) -> Count | None:
+    """Start states gained and lost, where a result says so."""
+    gained, lost = counts.get("gained"), counts.get("lost")
+    return None if gained is None or lost is None else (gained, lost)
 
 
 def stretch_of(results: Sequence[Result]) -> Callable[[tuple[int, int]], str]:

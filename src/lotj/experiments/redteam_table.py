@@ -9,24 +9,25 @@ from typing import Any
 from lotj.experiments.reward_table import markdown
 from lotj.sim.connectors import get_connector
 
-MANY = 0.2
-"""A connector on which at least this share of the claims is false is called exploited."""
+MANY, CLAIMS = 0.2, 20
+"""A connector is called exploited where of at least so many claims at least this share is false."""
 
 
 def families_table(result: Mapping[str, Any]) -> str:
     """A line for each family as markdown, most often fooled first: connectors attacked, successes claimed by rewards
-    that did not know them, false ones, and on how many connectors those are many.
+    that did not know them, false ones, and on how many connectors those are many. The first round of attacks alone.
 
     Args:
         result: ``results/reward/redteam.json``.
     """
     families: dict[str, list[Mapping[str, Any]]] = {}
-    for attack in result["attacks"]["attacks"]:
+    first = [attack for attack in result["attacks"]["attacks"] if attack.get("round", 1) == 1]
+    for attack in first:
         families.setdefault(get_connector(attack["connector"]).family, []).append(attack)
     rows = [(family, *_counts(attacks)) for family, attacks in families.items()]
     rows.sort(key=lambda row: (-row[3] / max(1, row[2]), row[0]))
-    every = ("all", *_counts(result["attacks"]["attacks"]))
-    head = ["family", "connectors", "claimed", "false", "", f"connectors with {MANY:.0%} false or more"]
+    every = ("all", *_counts(first))
+    head = ["family", "connectors", "claimed", "false", "", f"with {MANY:.0%} false or more of {CLAIMS} claims or more"]
     lines = [
         [family, str(connectors), str(claimed), str(false), f"{false / max(1, claimed):.1%}", str(exploited)]
         for family, connectors, claimed, false, exploited in [*rows, every]
@@ -58,6 +59,6 @@ def guard_table(result: Mapping[str, Any]) -> str:
 
 def _counts(attacks: list[Mapping[str, Any]]) -> tuple[int, int, int, int]:
     """Connectors, claims, false ones, connectors exploited."""
-    exploited = sum(a["claimed_falsely"] >= MANY * a["claimed"] > 0 for a in attacks)
+    exploited = sum(a["claimed"] >= CLAIMS and a["claimed_falsely"] >= MANY * a["claimed"] for a in attacks)
     claimed, false = (sum(a[side] for a in attacks) for side in ("claimed", "claimed_falsely"))
     return len(attacks), claimed, false, exploited

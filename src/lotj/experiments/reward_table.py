@@ -174,7 +174,7 @@ def _share(rows: Mapping[int, Mapping[str, float]], figure: str) -> str:
 
 
 def _per_cent(mean: Mean) -> str:
-    """``1.2% (0-2.9%)``; its interval ends at 0 and 100."""
+    """``1.2% (0.0-2.9%)``; its interval ends at 0 and 100."""
     if np.isnan(mean.low):
         return f"{mean.value:.1%}"
     low, high = max(mean.low, 0.0), min(mean.high, 1.0)
