@@ -1,6 +1,7 @@
 """The command line: what it refuses and how, what it prints before it starts, what other programs may read."""
 
 import contextlib
+import errno
 import inspect
 import json
 import os
@@ -520,3 +521,25 @@ def test_a_command_starts_without_what_it_does_not_need():
     code = "import sys, lotj.cli; sys.exit(' '.join({'torchvision', 'matplotlib'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "runs/desk/x"), True),
+        (sqlite3.OperationalError("database or disk is full"), True),
+        (OSError(errno.EACCES, "Permission denied", "runs/desk/x"), False),
+        (sqlite3.OperationalError("database is locked"), False),
+    ],
+)
+def test_a_full_disk_is_answered_with_what_to_do(
+    error: Exception, full: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "connectors", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["connectors"])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and str(error) in told and ("repeat the same command" in told) is full

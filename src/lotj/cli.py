@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import sys
@@ -266,7 +267,7 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             overview(COMMANDS, DESCRIPTION, *rest)
     except MENDABLE as error:
-        told = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        told = "\n".join([str(error), *getattr(error, "__notes__", ()), *_full(error)])
         Console(stderr=True).print(f"[red]error:[/] {escape(told)}", highlight=False, soft_wrap=True)
         raise SystemExit(2) from error
     except StoppedError as error:
@@ -275,6 +276,13 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt as error:
         Console(stderr=True).print("\nInterrupted; repeat the same command to continue.")
         raise SystemExit(130) from error
+
+
+def _full(error: Exception) -> list[str]:
+    """What to do where a disk is full, as the system or SQLite says it."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full |= isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error)
+    return ["Free some space, then repeat the same command: it goes on from what is finished"] if full else []
 
 
 def _seen_by(preset: Preset, cameras: int | None, there: int | None) -> Preset:
