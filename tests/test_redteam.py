@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from lotj import redteam, stages
+from lotj.data.mined import SOURCE
 from lotj.data.store import TrajectoryStore
 from lotj.files import to_json, write_json
 from lotj.offline import Known
 from lotj.presets import PRESETS
 from lotj.redteam import (
-    SOURCE,
     Attack,
     Candidate,
     RedTeamConfig,

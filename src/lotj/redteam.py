@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from lotj.data.mined import merge_truly_labelled
 from lotj.data.store import TrajectoryStore
 from lotj.files import write_json
 from lotj.guard import GuardConfig
@@ -39,10 +39,6 @@ from lotj.sim.connectors import get_connector
 from lotj.sim.parts import ConnectorError
 from lotj.stats import clopper_pearson
 from lotj.trials import TrialRecord, read_records
-from lotj.types import Trajectory
-
-SOURCE = "red-team"
-"""What mined trajectories are stored as; their rewards are ground truth."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +234,7 @@ def _round(
         attacks.append(Attack(name, half, *_counts(records), number))
         progress(f"attack them{mark}", len(attacks), len(practices))
     merged = out / "trajectories.sqlite"
-    _merge(task.store, [out / "practice" / name / "online.sqlite" for name in task.known.train], merged)
+    merge_truly_labelled(task.store, [out / "practice" / name / "online.sqlite" for name in task.known.train], merged)
     torch.set_num_threads(task.preset.threads)
     with TrajectoryStore(merged) as trajectories:
 
@@ -329,34 +325,6 @@ def _attack(task: _Task) -> list[TrialRecord]:
             validation=task.half is None,
         )
     return read_records(folder / "trials.jsonl")
-
-
-def _merge(store: Path, mined: list[Path], out: Path) -> None:
-    """All trajectories in one store, truly labelled; made whole under another name, then renamed."""
-    if out.exists():
-        return
-    temporary = out.with_name(f"{out.name}.tmp")
-    for leftover in (temporary, Path(f"{temporary}-wal"), Path(f"{temporary}-shm")):
-        leftover.unlink(missing_ok=True)
-    with closing(sqlite3.connect(store)) as source, closing(sqlite3.connect(temporary)) as target:
-        source.backup(target)
-    with TrajectoryStore(temporary, mode="a") as merged:
-        for path in mined:
-            with TrajectoryStore(path) as own:
-                merged.extend(_truly_labelled(own.read(index)) for index in range(len(own)))
-    shutil.move(temporary, out)
-
-
-def _truly_labelled(trajectory: Trajectory) -> Trajectory:
-    """A trial of practice with the simulator's labels in place of the judge's, none of which may count as truth."""
-    success = np.asarray(trajectory.privileged["success"], dtype=bool)
-    return replace(
-        trajectory,
-        reward=success[1:].astype(np.float32),
-        terminated=bool(success[-1]),
-        truncated=not success[-1],
-        source=SOURCE,
-    )
 
 
 def is_red_teamed(run_root: Path) -> bool:
