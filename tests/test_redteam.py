@@ -88,9 +88,10 @@ def test_each_connector_is_attacked_with_a_reward_that_does_not_know_it(attacked
 
 def test_mined_trials_are_labelled_by_the_simulator(attacked: tuple[Path, RedTeamed]) -> None:
     """What was collected stays as it was; what was mined pays true success, whatever the judge said; no validation
-    connector is among it; a second round learns from the first as well."""
+    connector is among it; a second round learns from the first as well, and from trials of its own."""
     run, found = attacked
     known = DEBUG.split()
+    assert len(found.candidates) == 3, "debug's reward claims nothing, so no round bounds it"
     for number in range(1, len(found.candidates)):
         with (
             TrajectoryStore(stages.store_path(run)) as store,
@@ -105,6 +106,8 @@ def test_mined_trials_are_labelled_by_the_simulator(attacked: tuple[Path, RedTea
                 assert mined.source == SOURCE and mined.connector in known.train
                 assert mined.reward.tolist() == truth[1:].astype(float).tolist()
                 assert mined.terminated == truth[-1] and mined.truncated != mined.terminated
+            starts = [(mined.connector, mined.seed) for mined in map(merged.read, range(len(store), len(merged)))]
+            assert len(set(starts)) == len(starts)
 
 
 def test_candidates_are_practised_against_on_validation_connectors(attacked: tuple[Path, RedTeamed]) -> None:
