@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lotj import cli
+from lotj.data.replay import FrameSampling, TransitionDataset
 from lotj.data.store import TrajectoryStore
 from lotj.files import append_json
 from lotj.guard import Audit, write_audit
@@ -124,6 +126,22 @@ def test_what_a_person_labels_later_joins_when_it_is_kept_again(tmp_path: Path) 
         assert [int(store.read(index).image[0, 0, 0, 0]) for index in range(len(store))] == [1, 2, 3, 4]
         assert store.metadata["kept"]["plug/ensemble-learned-s0"]["trials"] == 4
         assert not store.read(3).terminated
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_persons_answer_reaches_the_rewards_batches(tmp_path: Path, answer: bool) -> None:
+    """The claim that the tug refuted and a person looked at is drawn for the next reward as what the person said. Every
+    frame of a trial shows its number, and the claim is of its last one alone."""
+    folder = practised(tmp_path / "plug" / "ensemble-learned-s0")
+    write_audit(folder, Audit(4, {3: True, 4: answer}))
+    keep(folder, tmp_path / "library.sqlite", {})
+    with TrajectoryStore(tmp_path / "library.sqlite") as store:
+        sampling = FrameSampling(near_share=0.5, beside_share=0.2)
+        dataset = TransitionDataset(store, ("plug",))
+        batch = dataset.sample_frames_balanced(256, torch.Generator().manual_seed(0), sampling)
+    said = {trial: batch.label[batch.image[:, 0, 0, 0] == trial] for trial in (1, 2, 3, 4)}
+    assert not said[1].any() and said[2].any() and said[3].any()
+    assert len(said[4]) and said[4].any() == answer
 
 
 def test_a_diagnostic_and_an_unfinished_practice_are_refused(tmp_path: Path) -> None:
