@@ -17,6 +17,7 @@ from lotj.evaluate import trial_seed
 from lotj.experiments import practice_runs
 from lotj.experiments.cases import evaluation
 from lotj.experiments.practice_cases import PracticeTableConfig
+from lotj.experiments.practice_summary import arms_table, summary_table
 from lotj.experiments.practice_table import (
     believed,
     online,
@@ -24,7 +25,6 @@ from lotj.experiments.practice_table import (
     pooled,
     practice_table,
     stretch_of,
-    summary_table,
     till,
 )
 from lotj.experiments.practised import CURVE, WINDOW, milestone, read_practice, robot_minutes
@@ -228,6 +228,22 @@ def test_the_summary_adds_up_over_connectors() -> None:
         ["| europlug", "mains-europe"],
         ["| gen-7-0", "bricks"],
         ["| all 2", ""],
+    ]
+
+
+def test_arms_are_compared_practice_by_practice() -> None:
+    """The way that changes no setting comes first; another is held against it on the connectors and seeds both have."""
+    truth = [a_trial(True, True, True)] * 3 + [a_trial(True, False, False)]
+    arms = (((), 0, 10), ((), 1, 12), ((), 2, 20), (("ensemble.heads=1",), 0, 9), (("ensemble.heads=1",), 1, 5))
+    results = []
+    for settings, seed, after in reversed(arms):
+        result = a_result("ensemble", "learned", seed, 4, after, curve=truth)
+        result["case"]["settings"] = list(settings)
+        results.append(result)
+    assert [row.split(" | ") for row in arms_table(results).splitlines()[2:]] == [
+        ["| ensemble, learned", "3", "24/120", "84/120", "", "", "9/12", "3 of 12", "0 of 9", "0 of 12 |"],
+        ["| ensemble, learned, heads=1", "2", "16/80", "28/80", "-16", show_p(signed_ranks([-2, -14])), "6/8"]
+        + ["2 of 8", "0 of 6", "0 of 8 |"],
     ]
 
 

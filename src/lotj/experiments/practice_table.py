@@ -15,8 +15,7 @@ from lotj.experiments.practised import CONTROL_SECONDS, LEVELS, RESET_SECONDS, W
 from lotj.experiments.reward_table import markdown
 from lotj.practice import RewardSource
 from lotj.recipe import Recipe
-from lotj.sim.connectors import get_connector
-from lotj.stats import barnard, mcnemar, show_p, signed_ranks
+from lotj.stats import barnard, mcnemar
 from lotj.tables import count
 from lotj.types import Trials
 
@@ -84,7 +83,7 @@ class Line:
     def p_value(self, column: Column) -> float:
         """Whether practice changed anything."""
         after = self.after[column]
-        return _p_value(pooled({seed: self.before[seed] for seed in after}), pooled(after), self.pairs[column])
+        return p_value_of(pooled({seed: self.before[seed] for seed in after}), pooled(after), self.pairs[column])
 
 
 def practice_table(results: Sequence[Result]) -> str:
@@ -105,14 +104,15 @@ def practice_table(results: Sequence[Result]) -> str:
         counts.append([connector, scenario, *cells, str(len(line.before))])
     stretches = [f"trials {first}-{last}" for first, last in STRETCHES]
     soon = [["connector", "practised with", *stretches, *(f"till {level}" for level in LEVELS)]]
-    soon += [[*who, *map(stretch_of(own), STRETCHES), *till(own)] for who, own in _practised(lines)]
+    soon += [[*who, *map(stretch_of(own), STRETCHES), *till(own)] for who, own in practised(lines)]
     belief = [["connector", "practised with", *BELIEFS]]
-    belief += [[*who, *believed(own)] for who, own in _practised(lines)]
-    texts = [_ruled(counts) + NOTE + (PAPER_NOTE if paper else ""), _ruled(soon) + SOON_NOTE]
-    return "\n".join([*texts, _ruled(belief) + BELIEF_NOTE])
+    belief += [[*who, *believed(own)] for who, own in practised(lines)]
+    texts = [ruled(counts) + NOTE + (PAPER_NOTE if paper else ""), ruled(soon) + SOON_NOTE]
+    return "\n".join([*texts, ruled(belief) + BELIEF_NOTE])
 
 
-def _ruled(rows: list[list[str]]) -> str:
+def ruled(rows: list[list[str]]) -> str:
+    """Markdown of a head and its rows."""
     return markdown([rows[0], ["---"] * len(rows[0]), *rows[1:]])
 
 
@@ -123,7 +123,7 @@ def _columns(lines: Mapping[tuple[str, str], Line]) -> list[Column]:
     return [column for column in every if column in present]
 
 
-def _practised(lines: Mapping[tuple[str, str], Line]) -> list[tuple[tuple[str, str], list[Result]]]:
+def practised(lines: Mapping[tuple[str, str], Line]) -> list[tuple[tuple[str, str], list[Result]]]:
     """(Connector, title) and results, seed by seed, of all that was practised."""
     columns, found = _columns(lines), []
     for connector in dict.fromkeys(connector for connector, _ in lines):
@@ -159,16 +159,16 @@ def pool(results: Sequence[Result]) -> dict[tuple[str, str], Line]:
             seed = case["seed"]
             for scenario, counts in result["scenarios"].items():
                 line = lines.setdefault((connector, scenario), Line())
-                before = _count(counts["offline_true"])
+                before = counted(counts["offline_true"])
                 if line.before.setdefault(seed, before) != before:
                     raise ValueError(
                         f"{case['name']}: the offline policy has {before} (successes, trials) in scenario {scenario}, "
                         f"another result of seed {seed} says {line.before[seed]}; they come from different offline "
                         "runs or machines, so delete one and repeat it"
                     )
-                line.after.setdefault(key, {})[seed] = _count(counts["online_true"])
+                line.after.setdefault(key, {})[seed] = counted(counts["online_true"])
                 line.results.setdefault(key, []).append(result)
-                line.pairs.setdefault(key, []).append(_pair(counts))
+                line.pairs.setdefault(key, []).append(pair_of(counts))
     return lines
 
 
@@ -182,44 +182,7 @@ def online(line: Line, column: Column) -> str:
     return show(new, intervals=True) + sign
 
 
-def summary_table(results: Sequence[Result]) -> str:
-    """A line for each connector and way of practising it, both scenarios and all seeds together, and their sums: what
-    was asked before, true successes before and after, what was claimed.
-
-    Raises:
-        ValueError: results of a seed disagree about the offline policy.
-    """
-    rows = [["connector", "family", "practised with", "asked before", "before", "after", "p", "false, of claims"]]
-    everything: dict[str, list[Result]] = {}
-    for (connector, who), own in _practised(pool(results)):
-        everything.setdefault(who, []).extend(own)
-        family = get_connector(own[0]["connector"]).family
-        rows.append([connector, family, who, *_summary(own)])
-    for who, own in everything.items():
-        rows.append([f"all {len({result['connector'] for result in own})}", "", who, *_summary(own)])
-    return _ruled(rows)
-
-
-def _summary(results: Sequence[Result]) -> list[str]:
-    """Asked before, before, after, p, false claims: the cells of ``summary_table``. Trials of one practice share its
-    networks, so several connectors are tested connector by connector."""
-    ends: dict[str, list[tuple[Count, Count]]] = {}
-    for result in results:
-        for counts in result["scenarios"].values():
-            pair = _count(counts["offline_true"]), _count(counts["online_true"])
-            ends.setdefault(result["connector"], []).append(pair)
-    both = [pair for pairs in ends.values() for pair in pairs]
-    before, after = (pooled(dict(enumerate(side))) for side in zip(*both))
-    if len(ends) > 1:
-        p_value = signed_ranks([sum(new[0] - old[0] for old, new in pairs) for pairs in ends.values()])
-    else:
-        scenarios = [counts for result in results for counts in result["scenarios"].values()]
-        p_value = _p_value(before, after, [_pair(counts) for counts in scenarios])
-    asked, false, *_ = believed(results)
-    return [asked, show(before), show(after), show_p(p_value), false]
-
-
-def _p_value(before: Count, after: Count, pairs: Sequence[Count | None]) -> float:
+def p_value_of(before: Count, after: Count, pairs: Sequence[Count | None]) -> float:
     """McNemar's exact test on start states gained and lost, or Barnard's where a result names none."""
     known = [pair for pair in pairs if pair is not None]
     if len(known) == len(pairs):
@@ -227,7 +190,7 @@ def _p_value(before: Count, after: Count, pairs: Sequence[Count | None]) -> floa
     return barnard(*before, *after)
 
 
-def _pair(counts: Mapping[str, Any]) -> Count | None:
+def pair_of(counts: Mapping[str, Any]) -> Count | None:
     """Start states gained and lost, where a result says so."""
     gained, lost = counts.get("gained"), counts.get("lost")
     return None if gained is None or lost is None else (gained, lost)
@@ -300,6 +263,7 @@ def show(counts: Count, intervals: bool = False) -> str:
     return count(Trials("", "", "", "", *counts), intervals)
 
 
-def _count(pair: Sequence[int]) -> Count:
+def counted(pair: Sequence[int]) -> Count:
+    """[successes, trials] as a result file has them."""
     successes, trials = pair
     return successes, trials

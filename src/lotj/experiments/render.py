@@ -10,7 +10,8 @@ from typing import Any
 
 from lotj.experiments.ablation_table import ablation_table
 from lotj.experiments.pictures import levers_picture, practice_picture, table_iv_picture
-from lotj.experiments.practice_table import practice_table, summary_table
+from lotj.experiments.practice_summary import arms_table, summary_table
+from lotj.experiments.practice_table import practice_table
 from lotj.experiments.redteam_table import families_table, guard_table
 from lotj.experiments.reward_curve import PICTURE as CURVE
 from lotj.experiments.reward_curve import connectors_table, curve_picture
@@ -98,6 +99,11 @@ def _unseen(results: Path) -> str:
     return summary_table(found) if found else "Not practised yet.\n"
 
 
+def _arms(results: Path) -> str:
+    found = read_results(results / "ensemble")
+    return arms_table(found) if found else "Not practised yet.\n"
+
+
 def _redteam_families(results: Path) -> str:
     return families_table(json.loads((results / "reward" / "redteam.json").read_text(encoding="utf-8")))
 
@@ -124,6 +130,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "reward-connectors": _connectors,
     "practice": _practice,
     "unseen": _unseen,
+    "arms": _arms,
     "redteam-families": _redteam_families,
     "guard": _guard,
     "ablation": _ablation,
