@@ -14,7 +14,7 @@ from test_store import make_trajectory
 
 from lotj.cli_tables import REWARD_CONNECTORS, REWARD_LEVERS, REWARD_TABLE
 from lotj.data.store import TrajectoryStore
-from lotj.experiments.redteam_table import families_table, guard_table
+from lotj.experiments.redteam_table import candidates_table, families_table, guard_table, redteam_table
 from lotj.experiments.render import TABLES, stale_tables
 from lotj.experiments.reward_levers import LEVERS, RewardLeversConfig, levers_table
 from lotj.experiments.reward_runs import (
@@ -32,6 +32,7 @@ from lotj.nets.bottleneck import METHODS
 from lotj.presets import PRESETS, with_cameras
 from lotj.reward_validation import calibrate
 from lotj.sim.connectors import TEST_CONNECTORS, get_connector, variants_of
+from lotj.stats import signed_ranks
 from lotj.types import Trajectory
 
 RNG = np.random.default_rng(0)
@@ -204,6 +205,37 @@ def test_families_are_counted_by_who_was_fooled_most() -> None:
         ["modular", "1", "0", "0", "0.0%", "0"],
         ["all", "4", "59", "26", "44.1%", "1"],
     ]
+
+
+def test_rewards_are_compared_practice_by_practice() -> None:
+    """Sums over connectors and seeds; p by the practices that both rewards had; how many connectors fooled it."""
+    cases = [
+        ("usb-b", 0, "scripted", 12, 5),
+        ("usb-b", 1, "scripted", 14, 2),
+        ("rj45", 0, "scripted", 16, 0),
+        ("rj45", 0, "red-teamed", 15, 0),
+        ("usb-b", 1, "red-teamed", 11, 1),
+        ("usb-b", 0, "red-teamed", 17, 0),
+    ]
+    rows = [
+        {"connector": connector, "seed": seed, "reward": reward, "claimed": 30, "claimed_falsely": false}
+        | {"both_scenarios": {"offline_true": [10, 40], "online_true": [after, 40]}}
+        for connector, seed, reward, after, false in cases
+    ]
+    assert redteam_table({"six": {"rows": rows}}).splitlines()[2:] == [
+        "| six | without attacks | 30/120 | 42/120 |  | 7 of 90 | 1 |",
+        f"| six | and attacks | 30/120 | 43/120 | {signed_ranks([5, -3, -1]):.4f} | 1 of 90 | 1 |",
+    ]
+
+
+def test_candidates_are_shown_by_what_is_compared() -> None:
+    """A false claim counts twice; the bound is Clopper and Pearson's: none of 59 is at most 1 - .025^(1/59)."""
+    rows = [("collected", 60, 4, 50), ("round-1", 59, 0, 55)]
+    fields = ("name", "claimed", "claimed_falsely", "true")
+    candidates = [dict(zip(fields, row)) | {"trials": 100} for row in rows]
+    table = candidates_table({"attacks": {"candidates": candidates, "chosen": "round-1"}}).splitlines()[2:]
+    assert table[0].startswith("| collected | 100 | 50 | 60 | 4 | ") and table[0].endswith(" | 52 |  |")
+    assert table[1] == f"| round-1 | 100 | 55 | 59 | 0 | {1 - 0.025 ** (1 / 59):.1%} | 59 | yes |"
 
 
 def test_guards_are_compared_over_connectors_and_seeds() -> None:

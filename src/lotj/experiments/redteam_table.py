@@ -1,13 +1,14 @@
-"""How often practice fools a reward: by family of connectors (``benchmarks/redteam.py``), and by guard
-(``benchmarks/guard.py``)."""
+"""How often practice fools a reward: by family of connectors, by candidate and by what the reward has learned from
+(``benchmarks/redteam.py``), and by guard (``benchmarks/guard.py``)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lotj.experiments.reward_table import markdown
 from lotj.sim.connectors import get_connector
+from lotj.stats import clopper_pearson, show_p, signed_ranks
 
 MANY, CLAIMS = 0.2, 20
 """A connector is called exploited where of at least so many claims at least this share is false."""
@@ -33,6 +34,63 @@ def families_table(result: Mapping[str, Any]) -> str:
         for family, connectors, claimed, false, exploited in [*rows, every]
     ]
     return markdown([head, ["---"] * len(head), *lines])
+
+
+def candidates_table(result: Mapping[str, Any]) -> str:
+    """A line for each reward that red-teaming chose among, as markdown.
+
+    Args:
+        result: ``results/reward/redteam.json``.
+    """
+    head = ["reward", "trials", "true", "claimed", "false", "at most (95%)", "claims less twice the false", "chosen"]
+    lines = [head, ["---"] * len(head)]
+    for one in result["attacks"]["candidates"]:
+        claimed, false = one["claimed"], one["claimed_falsely"]
+        counts = [str(one["trials"]), str(one["true"]), str(claimed), str(false)]
+        chosen = "yes" if one["name"] == result["attacks"]["chosen"] else ""
+        upper = f"{clopper_pearson(false, claimed).high:.1%}"
+        lines.append([one["name"], *counts, upper, str(claimed - 2 * false), chosen])
+    return markdown(lines)
+
+
+def redteam_table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line for each set of connectors and reward that was practised with, both scenarios and all seeds together.
+
+    p compares true successes after practice with those of the reward that learned from no attack, practice by practice:
+    the same connector, seed and start states.
+
+    Args:
+        results: what ``benchmarks/redteam.py`` wrote, by what the connectors are.
+    """
+    head = ["connectors", "reward", "before", "after", "p", "false, of claims", "on how many connectors"]
+    lines = [head, ["---"] * len(head)]
+    for name, result in results.items():
+        own = {reward: _by_practice(result["rows"], reward) for reward in REWARDS}
+        for reward, rows in own.items():
+            if not rows:
+                continue
+            ends = [row["both_scenarios"] for row in rows.values()]
+            before, after = ([sum(counts) for counts in zip(*(end[side] for end in ends))] for side in SIDES)
+            changes = [_after(rows[key]) - _after(own["scripted"][key]) for key in rows if key in own["scripted"]]
+            p_value = show_p(signed_ranks(changes)) if reward != "scripted" and changes else ""
+            false, claimed = (sum(row[side] for row in rows.values()) for side in ("claimed_falsely", "claimed"))
+            fooled = {row["connector"] for row in rows.values() if row["claimed_falsely"]}
+            shares = [f"{counts[0]}/{counts[1]}" for counts in (before, after)]
+            lines.append([name, REWARDS[reward], *shares, p_value, f"{false} of {claimed}", str(len(fooled))])
+    return markdown(lines)
+
+
+REWARDS = {"scripted": "without attacks", "red-teamed": "and attacks", "ground-truth": "ground truth (diagnostic)"}
+SIDES = ("offline_true", "online_true")
+
+
+def _by_practice(rows: Sequence[Mapping[str, Any]], reward: str) -> dict[tuple[str, int], Mapping[str, Any]]:
+    return {(row["connector"], row["seed"]): row for row in rows if row["reward"] == reward}
+
+
+def _after(row: Mapping[str, Any]) -> int:
+    after: int = row["both_scenarios"]["online_true"][0]
+    return after
 
 
 def guard_table(result: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from lotj.experiments.ablation_table import ablation_table
 from lotj.experiments.pictures import levers_picture, practice_picture, table_iv_picture
 from lotj.experiments.practice_summary import arms_table, summary_table
 from lotj.experiments.practice_table import practice_table
-from lotj.experiments.redteam_table import families_table, guard_table
+from lotj.experiments.redteam_table import candidates_table, families_table, guard_table, redteam_table
 from lotj.experiments.reward_curve import PICTURE as CURVE
 from lotj.experiments.reward_curve import connectors_table, curve_picture
 from lotj.experiments.reward_levers import levers_table
@@ -104,12 +104,27 @@ def _arms(results: Path) -> str:
     return arms_table(found) if found else "Not practised yet.\n"
 
 
+def _redteam(results: Path) -> str:
+    return redteam_table({name: _read(results / "reward" / file) for name, file in RED_TEAMED.items()})
+
+
+RED_TEAMED = {"the six validation connectors": "redteam.json", "four drawn bricks": "redteam-drawn.json"}
+
+
+def _redteam_candidates(results: Path) -> str:
+    return candidates_table(_read(results / "reward" / "redteam.json"))
+
+
 def _redteam_families(results: Path) -> str:
-    return families_table(json.loads((results / "reward" / "redteam.json").read_text(encoding="utf-8")))
+    return families_table(_read(results / "reward" / "redteam.json"))
 
 
 def _guard(results: Path) -> str:
-    return guard_table(json.loads((results / "guard" / "bricks.json").read_text(encoding="utf-8")))
+    return guard_table(_read(results / "guard" / "bricks.json"))
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _ablation(results: Path) -> str:
@@ -131,6 +146,8 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "practice": _practice,
     "unseen": _unseen,
     "arms": _arms,
+    "redteam": _redteam,
+    "redteam-candidates": _redteam_candidates,
     "redteam-families": _redteam_families,
     "guard": _guard,
     "ablation": _ablation,
