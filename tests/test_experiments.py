@@ -14,7 +14,13 @@ from test_store import make_trajectory
 
 from lotj.cli_tables import REWARD_CONNECTORS, REWARD_LEVERS, REWARD_TABLE
 from lotj.data.store import TrajectoryStore
-from lotj.experiments.redteam_table import candidates_table, families_table, guard_table, redteam_table
+from lotj.experiments.redteam_table import (
+    candidates_table,
+    families_table,
+    guard_table,
+    redteam_table,
+    senses_table,
+)
 from lotj.experiments.render import TABLES, stale_tables
 from lotj.experiments.reward_levers import LEVERS, RewardLeversConfig, levers_table
 from lotj.experiments.reward_runs import (
@@ -253,6 +259,18 @@ def test_guards_are_compared_over_connectors_and_seeds() -> None:
     assert guard_table({"rows": rows}).splitlines()[2:] == [
         "| off | 2 |  | 212 | 18 | 8 | 4 | 2 | 8/80 | 10/80 |",
         "| alarm | 2 | 12 | 212 | 18 | 8 | 4 | 2 | 8/80 | 10/80 |",
+    ]
+
+
+def test_cells_are_compared_by_what_they_sense() -> None:
+    """Sums over connectors and seeds, kinds in the order of the rows."""
+    names = ("claimed", "claimed_falsely", "paid_falsely", "refuted_wrongly", "lost_and_told")
+    counts = {name: place for place, name in enumerate(names, start=1)}
+    ends = {"offline_true": [3, 40], "online_true": [5, 40]}
+    rows = [{"arm": arm, **counts, "both_scenarios": ends} for _ in range(2) for arm in ("off", "gate")]
+    assert senses_table({"rows": rows}).splitlines()[2:] == [
+        "| off | 2 | 6/80 | 10/80 | 2 | 4 | 6 | 8 | 10 |",
+        "| gate | 2 | 6/80 | 10/80 | 2 | 4 | 6 | 8 | 10 |",
     ]
 
 

@@ -1,5 +1,6 @@
 """How often practice fools a reward: by family of connectors, by candidate and by what the reward has learned from
-(``benchmarks/redteam.py``), and by guard (``benchmarks/guard.py``)."""
+(``benchmarks/redteam.py``), by guard (``benchmarks/guard.py``), by what a cell senses (``benchmarks/blind_cell.py``).
+"""
 
 from __future__ import annotations
 
@@ -112,6 +113,24 @@ def guard_table(result: Mapping[str, Any]) -> str:
         ends = [scenario for row in rows for scenario in row["evaluation"].values()]
         before, after, of = (sum(end[name] for end in ends) for name in ("true_before", "true_after", "trials"))
         lines.append([mode, str(len(rows)), paused, *map(str, counts), f"{before}/{of}", f"{after}/{of}"])
+    return markdown(lines)
+
+
+def senses_table(result: Mapping[str, Any]) -> str:
+    """A line for each kind of cell as markdown, all connectors and seeds together.
+
+    Args:
+        result: ``results/blind_cell.json``.
+    """
+    counted = ("claimed", "claimed_falsely", "paid_falsely", "refuted_wrongly", "lost_and_told")
+    head = ["guard, and what the cell senses", "practices", "before", "after"]
+    head += ["claimed", "false", "paid falsely", "true, but refuted", "lost, and told"]
+    lines = [head, ["---"] * len(head)]
+    for arm in dict.fromkeys(row["arm"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["arm"] == arm]
+        ends = [[sum(n) for n in zip(*(row["both_scenarios"][side] for row in rows))] for side in SIDES]
+        shares = [f"{successes}/{trials}" for successes, trials in ends]
+        lines.append([arm, str(len(rows)), *shares, *(str(sum(row[name] for row in rows)) for name in counted)])
     return markdown(lines)
 
 

@@ -12,7 +12,13 @@ from lotj.experiments.ablation_table import ablation_table
 from lotj.experiments.pictures import levers_picture, practice_picture, table_iv_picture
 from lotj.experiments.practice_summary import arms_table, summary_table
 from lotj.experiments.practice_table import practice_table
-from lotj.experiments.redteam_table import candidates_table, families_table, guard_table, redteam_table
+from lotj.experiments.redteam_table import (
+    candidates_table,
+    families_table,
+    guard_table,
+    redteam_table,
+    senses_table,
+)
 from lotj.experiments.reward_curve import PICTURE as CURVE
 from lotj.experiments.reward_curve import connectors_table, curve_picture
 from lotj.experiments.reward_levers import levers_table
@@ -123,6 +129,10 @@ def _guard(results: Path) -> str:
     return guard_table(_read(results / "guard" / "bricks.json"))
 
 
+def _senses(results: Path) -> str:
+    return senses_table(_read(results / "blind_cell.json"))
+
+
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -150,6 +160,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "redteam-candidates": _redteam_candidates,
     "redteam-families": _redteam_families,
     "guard": _guard,
+    "senses": _senses,
     "ablation": _ablation,
 }
 TABLE_IV, LEVERS, PRACTICE = "img/table-iv.png", "img/reward-levers.png", "img/practice.png"
