@@ -297,6 +297,35 @@ def test_cached_features_give_the_gradients_of_pixels() -> None:
     assert set(cached) == trainable
 
 
+def test_held_practice_imitates_the_offline_policy_on_offline_frames() -> None:
+    """Offline frames are pulled to what the policy did before any practice, whatever was done there; online frames are
+    weighted by their advantages as ever."""
+    learner, before = practice(IqlPracticeConfig(held=True)), practice()
+    online = torch.arange(8) % 2 == 0
+    batch = encoded(learner, transition())._replace(online=online)
+    for _ in range(3):
+        learner.update(batch)
+    for one in (learner, before):
+        one._generator.manual_seed(1)
+    before.heads.load_state_dict(learner.heads.state_dict())
+    feature, q, v = batch.feature.split(learner.feature_dims, 1)
+    next_v = batch.next_feature.split(learner.feature_dims, 1)[2]
+    critic = critic_loss(learner.critic.heads, CriticFeatures(q, q, v, next_v), batch, learner.critic.config)
+    weight = advantage_weight(critic.advantage, POLICY.advantage_temperature, POLICY.weight_clip)
+    action = torch.where(online[:, None], batch.action, practice().policy.mean_action(feature))
+    weight = torch.where(online, weight, torch.ones(8))
+    wanted = policy_objective(before.policy, feature, action, batch.domain, weight, before._generator, None)[0]
+    found = learner.loss(batch)[0]
+    torch.testing.assert_close(found, critic.loss + wanted)
+    changed = batch._replace(action=torch.where(online[:, None], batch.action, -batch.action))
+    learner._generator.manual_seed(1)
+    assert learner.loss(changed)[1]["policy_loss"] == pytest.approx(
+        policy_objective(before.policy, feature, action, batch.domain, weight, torch.Generator().manual_seed(1), None)[
+            1
+        ]["policy_loss"]
+    )
+
+
 def test_practice_leaves_the_convolutions_as_they_were() -> None:
     """After updates the encoders, buffers included, are bit-identical and every trainable head has moved."""
     learner = practice()

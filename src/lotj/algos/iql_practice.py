@@ -21,7 +21,7 @@ from lotj.algos.iql import CriticFeatures, CriticNetwork, advantage_weight, crit
 from lotj.algos.learner import Batch, Samples, batch_to, ema_update, freeze, image_to_batch
 from lotj.algos.policy import PolicyNetwork, policy_objective
 from lotj.algos.training import adam, default_device
-from lotj.types import Observation, noisy_action
+from lotj.types import Observation, later, noisy_action
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class IqlPracticeConfig:
     """Adam's, for all but the domain head."""
     exploration_std: float = 0.3
     """Standard deviation of exploration noise, in units of action."""
+    held: bool = later(False)
+    """A deviation: on offline frames imitate what the offline policy does there, all alike, in place of what was done,
+    weighted by its advantage (Eq. 3). What was done is an expert with noise, and an offline policy may know better."""
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or self.exploration_std < 0:
@@ -74,6 +77,8 @@ class IqlPractice:
         self.device = torch.device(device) if device is not None else default_device()
         self.policy = copy.deepcopy(policy).to(self.device)
         self.critic = copy.deepcopy(critic).to(self.device)
+        self._untaught = copy.deepcopy(self.policy)
+        freeze(self._untaught)
         for encoder in (self.policy.encoder, self.critic.q_encoder, self.critic.v_encoder):
             freeze(encoder)
         # One frozen encoder now serves Q and its target, so the target starts as Q itself.
@@ -145,9 +150,16 @@ class IqlPractice:
         next_v = batch.next_feature.split(self.feature_dims, dim=1)[2]
         critic = critic_loss(self.critic.heads, CriticFeatures(q, q, v, next_v), batch, self.critic.config)
         config = self.policy.config
-        weight = advantage_weight(critic.advantage, config.advantage_temperature, config.weight_clip)
+        weight, action = (
+            advantage_weight(critic.advantage, config.advantage_temperature, config.weight_clip),
+            batch.action,
+        )
+        if self.config.held:
+            with torch.no_grad():
+                action = torch.where(batch.online[:, None], action, self._untaught.mean_action(policy_feature))
+            weight = torch.where(batch.online, weight, torch.ones_like(weight))
         actor_loss, actor_metrics = policy_objective(
-            self.policy, policy_feature, batch.action, batch.domain, weight, self._generator, step=None
+            self.policy, policy_feature, action, batch.domain, weight, self._generator, step=None
         )
         critic_metrics = {name: number.item() for name, number in critic.metrics.items()}
         return critic.loss + actor_loss, critic_metrics | actor_metrics
