@@ -17,7 +17,7 @@ from lotj.evaluate import trial_seed
 from lotj.experiments import practice_runs
 from lotj.experiments.cases import evaluation
 from lotj.experiments.practice_cases import PracticeTableConfig
-from lotj.experiments.practice_summary import arms_table, summary_table
+from lotj.experiments.practice_summary import arms_table, summary_table, trials_table
 from lotj.experiments.practice_table import (
     believed,
     online,
@@ -229,6 +229,24 @@ def test_the_summary_adds_up_over_connectors() -> None:
         ["| gen-7-0", "bricks"],
         ["| all 2", ""],
     ]
+
+
+def test_practices_of_several_lengths_stand_side_by_side() -> None:
+    """Each with its own interval and arrow, against the same offline policy; what was practised long alone is left
+    out."""
+    short = [a_result("ensemble", "learned", 0, 4, 10)]
+    whole = [a_result("ensemble", "learned", 0, 4, 18), a_result("iql", "learned", 0, 4, 5)]
+    row = f"{show_count(10)} | {show_count(18)} ↑ |"
+    assert trials_table({50: short, 200: whole}).splitlines()[2:] == [
+        f"| {CONNECTOR} | {scenario} | ensemble, learned | 4/20 | {row}" for scenario in ("I", "II")
+    ]
+    with pytest.raises(ValueError, match="offline policy"):
+        trials_table({50: short, 200: [a_result("ensemble", "learned", 0, 5, 18)]})
+
+
+def show_count(successes: int) -> str:
+    """Of 20, with its interval."""
+    return count(Trials("", "", "", "", successes, 20), True)
 
 
 def test_arms_are_compared_practice_by_practice() -> None:

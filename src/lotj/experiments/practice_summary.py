@@ -9,6 +9,7 @@ from lotj.experiments.practice_table import (
     Result,
     believed,
     counted,
+    online,
     p_value_of,
     pair_of,
     pool,
@@ -16,6 +17,7 @@ from lotj.experiments.practice_table import (
     practised,
     ruled,
     show,
+    title,
 )
 from lotj.sim.connectors import get_connector
 from lotj.stats import show_p, signed_ranks
@@ -56,6 +58,27 @@ def _summary(results: Sequence[Result]) -> list[str]:
         p_value = p_value_of(before, after, [pair_of(counts) for counts in scenarios])
     asked, false, *_ = believed(results)
     return [asked, show(before), show(after), show_p(p_value), false]
+
+
+def trials_table(by_trials: Mapping[int, Sequence[Result]]) -> str:
+    """A line for each connector and scenario, and how it was practised: true successes before, and after practices of
+    several lengths, of the same seeds.
+
+    Args:
+        by_trials: results by the number of trials of a practice.
+
+    Raises:
+        ValueError: results of a seed disagree about the offline policy.
+    """
+    pool([result for results in by_trials.values() for result in results])  # that they agree
+    lines = {trials: pool(results) for trials, results in by_trials.items()}
+    shortest = lines[min(lines)] if lines else {}
+    rows = [["connector", "scenario", "practised with", "offline", *(f"after {trials} trials" for trials in lines)]]
+    for (connector, scenario), line in shortest.items():
+        for column in line.after:
+            after = [online(own[connector, scenario], column) for own in lines.values()]
+            rows.append([connector, scenario, title(*column), show(pooled(line.before)), *after])
+    return ruled(rows)
 
 
 def arms_table(results: Sequence[Result]) -> str:

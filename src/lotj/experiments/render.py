@@ -10,7 +10,7 @@ from typing import Any
 
 from lotj.experiments.ablation_table import ablation_table
 from lotj.experiments.pictures import levers_picture, practice_picture, table_iv_picture
-from lotj.experiments.practice_summary import arms_table, summary_table
+from lotj.experiments.practice_summary import arms_table, summary_table, trials_table
 from lotj.experiments.practice_table import practice_table
 from lotj.experiments.redteam_table import (
     candidates_table,
@@ -105,6 +105,11 @@ def _unseen(results: Path) -> str:
     return summary_table(found) if found else "Not practised yet.\n"
 
 
+def _trials(results: Path) -> str:
+    short, whole = (read_results(results / name) for name in ("practice_fifty", "practice"))
+    return trials_table({50: short, 200: whole}) if short else "Not practised yet.\n"
+
+
 def _arms(results: Path) -> str:
     found = read_results(results / "ensemble")
     return arms_table(found) if found else "Not practised yet.\n"
@@ -155,6 +160,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "reward-connectors": _connectors,
     "practice": _practice,
     "unseen": _unseen,
+    "trials": _trials,
     "arms": _arms,
     "redteam": _redteam,
     "redteam-candidates": _redteam_candidates,
