@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from math import comb, sqrt
 
 import numpy as np
@@ -32,7 +33,9 @@ def test_barnard_published_oracle() -> None:
     assert barnard(7, 15, 12, 15, "greater") > 0.9
 
 
-@pytest.mark.parametrize("counts", [(11, 20, 15, 20), (4, 20, 18, 20), (3, 12, 9, 17), (0, 20, 5, 20)])
+@pytest.mark.parametrize(
+    "counts", [(11, 20, 15, 20), (4, 20, 18, 20), (3, 12, 9, 17), (0, 20, 5, 20), (80, 100, 75, 100)]
+)
 def test_barnard_equals_enumeration(counts: tuple[int, int, int, int]) -> None:
     """The p-value is the supremum over the nuisance rate of the probability of tables as extreme as the one seen."""
     assert barnard(*counts) == pytest.approx(enumerate_barnard(*counts), rel=1e-3)
@@ -65,6 +68,19 @@ def test_signed_ranks_by_hand() -> None:
     # Rank sums of at most 3 among 2^5 signs: {}, {1}, {2}, {3}, {1, 2}.
     assert signed_ranks([-3, 1, 2, 4, 5]) == pytest.approx(2 * 5 / 2**5)
     assert signed_ranks([0, 0]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "differences", [[1, 1, -2, 3], [2, 2, 2, -2, 5, 0], [-1] * 3 + [1] * 9 + [4, -4], [0.5, -1.5, 2.5, 2.5, -0.5]]
+)
+def test_signed_ranks_equal_enumeration(differences: list[float]) -> None:
+    """Equals share their rank: twice the rarer tail of the sum of positive ranks over all 2^n signs."""
+    sizes = [abs(one) for one in differences if one]
+    ranks = [sum(b < a for b in sizes) + (sizes.count(a) + 1) / 2 for a in sizes]
+    seen = sum(rank for rank, one in zip(ranks, filter(None, differences)) if one > 0)
+    sums = [sum(rank for rank, sign in zip(ranks, signs) if sign) for signs in product((0, 1), repeat=len(ranks))]
+    tails = sum(one <= seen + 1e-9 for one in sums), sum(one >= seen - 1e-9 for one in sums)
+    assert signed_ranks(differences) == pytest.approx(min(1.0, 2 * min(tails) / len(sums)))
 
 
 def test_clopper_pearson_closed_forms() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from scipy.stats import barnard_exact, binomtest, wilcoxon
+import numpy as np
+from scipy.stats import barnard_exact, binomtest, rankdata
 
 Alternative = Literal["two-sided", "less", "greater"]
 
@@ -75,7 +76,12 @@ def barnard(
     table = [[successes_a, successes_b], [trials_a - successes_a, trials_b - successes_b]]
     if 0 in (sum(table[0]), sum(table[1])):  # the pooled variance is zero: the statistic is 0/0
         return 1.0
-    return float(min(max(barnard_exact(table, alternative=alternative).pvalue, 0.0), 1.0))
+    return float(min(max(barnard_exact(table, alternative=alternative, n=RATES).pvalue, 0.0), 1.0))
+
+
+RATES = 512
+"""Common rates that are tried. With scipy's default of 32 the largest probability is missed from some hundred trials
+on: 215 and 209 of 240 have p = .41 there, .53 from 64 on."""
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -99,13 +105,25 @@ def mcnemar(gained: int, lost: int) -> float:
 def signed_ranks(differences: Sequence[float]) -> float:
     """Return the p-value of Wilcoxon's signed-rank test, two-sided, that differences are symmetric about zero.
 
+    Exact whatever their number, also where some are equal: there scipy's approximates from 14 differences on.
+
     Args:
         differences: one of each independent unit; zeros are left out.
 
     Returns:
         p in (0, 1]; 1.0 where nothing differs.
     """
-    return float(wilcoxon(differences).pvalue) if any(differences) else 1.0
+    nonzero = np.array([difference for difference in differences if difference], float)
+    if not len(nonzero):
+        return 1.0
+    # Twice the ranks are whole numbers, also where equals share one. Of the 2^n signs, how many give each sum?
+    ranks = np.rint(2 * rankdata(np.abs(nonzero))).astype(int)
+    ways = np.ones(1)
+    for rank in ranks.tolist():
+        ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
+    seen = int(ranks[nonzero > 0].sum())
+    tail = min(ways[: seen + 1].sum(), ways[seen:].sum())
+    return float(min(1.0, 2.0 * tail / 2.0 ** len(ranks)))
 
 
 def _check_counts(name: str, successes: int, trials: int) -> None:
