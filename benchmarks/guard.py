@@ -27,7 +27,7 @@ from lotj.provenance import provenance
 from lotj.recipe import make_learner
 from lotj.sim.connectors import TEST_CONNECTORS
 from lotj.stages import features_path, load_offline, silent_bars, store_path
-from lotj.trials import read_records
+from lotj.trials import count_claims, read_records
 
 MODES = ("off", "alarm", "gate")
 Task = tuple[Path, str, str, int, int]
@@ -59,11 +59,7 @@ def measure(task: Task) -> dict[str, Any]:
         "rule": ends["evaluation-before"]["rule"],
         "paused": left["policy"].get("paused", False),
         "trials": len(records),
-        "claimed": sum(record.success for record in records),
-        "claimed_falsely": sum(record.success and not record.true_at_success for record in records),
-        "paid_falsely": sum(bool(record.rewarded_frames) and not record.true_at_success for record in records),
-        "refuted": sum(record.refuted for record in records),
-        "refuted_wrongly": sum(record.refuted and bool(record.true_at_success) for record in records),
+        **count_claims(records),
         "evaluation": {
             scenario: {
                 "trials": row["trials"],

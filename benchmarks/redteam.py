@@ -36,8 +36,7 @@ from lotj.presets import Preset, load_preset
 from lotj.provenance import provenance
 from lotj.recipe import Offline
 from lotj.stages import features_path, load_offline, silent_bars, store_path
-from lotj.stats import barnard
-from lotj.trials import read_records
+from lotj.trials import count_claims, read_records
 
 REWARDS = ("scripted", "red-teamed", "ground-truth")
 Task = tuple[Path, str, str, int, int, bool]
@@ -72,8 +71,7 @@ def measure(task: Task) -> dict[str, Any]:
         "check": None
         if answer is None
         else {"go": answer.go, "behind_guard": answer.behind_guard, "reason": answer.reason, "recall": answer.recall},
-        "claimed": sum(record.success for record in records),
-        "claimed_falsely": sum(record.success and not record.true_at_success for record in records),
+        **count_claims(records),
         "scenarios": outcome["scenarios"],
         "both_scenarios": outcome["both_scenarios"],
     }
@@ -96,7 +94,7 @@ def _check(run: Path, preset: Preset, offline: Offline, connector: str, seed: in
 
 
 def pooled(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts over connectors and seeds of each reward, and Barnard's test of the red-teamed against the scripted."""
+    """Counts over connectors and seeds of each reward."""
     found: dict[str, Any] = {}
     for reward in REWARDS:
         own = [row for row in rows if row["reward"] == reward]
@@ -106,8 +104,6 @@ def pooled(rows: list[dict[str, Any]]) -> dict[str, Any]:
             "claimed": sum(row["claimed"] for row in own),
             "claimed_falsely": sum(row["claimed_falsely"] for row in own),
         }
-    old, new = (found[reward]["online_true"] for reward in ("scripted", "red-teamed"))
-    found["p_value"] = barnard(*old, *new) if old[1] and new[1] else None
     return found
 
 

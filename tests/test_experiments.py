@@ -214,7 +214,8 @@ def test_families_are_counted_by_who_was_fooled_most() -> None:
 
 
 def test_rewards_are_compared_practice_by_practice() -> None:
-    """Sums over connectors and seeds; p by the practices that both rewards had; how many connectors fooled it."""
+    """Sums over connectors and seeds; p by the practices that both rewards had; how many connectors fooled it; rewards
+    that were not practised with have no line."""
     cases = [
         ("usb-b", 0, "scripted", 12, 5),
         ("usb-b", 1, "scripted", 14, 2),
@@ -222,26 +223,35 @@ def test_rewards_are_compared_practice_by_practice() -> None:
         ("rj45", 0, "red-teamed", 15, 0),
         ("usb-b", 1, "red-teamed", 11, 1),
         ("usb-b", 0, "red-teamed", 17, 0),
+        ("bnc", 0, "red-teamed", 40, 0),
     ]
     rows = [
         {"connector": connector, "seed": seed, "reward": reward, "claimed": 30, "claimed_falsely": false}
         | {"both_scenarios": {"offline_true": [10, 40], "online_true": [after, 40]}}
         for connector, seed, reward, after, false in cases
     ]
-    assert redteam_table({"six": {"rows": rows}}).splitlines()[2:] == [
-        "| six | without attacks | 30/120 | 42/120 |  | 7 of 90 | 1 |",
-        f"| six | and attacks | 30/120 | 43/120 | {signed_ranks([5, -3, -1]):.4f} | 1 of 90 | 1 |",
+    truth = [{**rows[0], "reward": "ground-truth", "claimed_falsely": 0}]
+    assert redteam_table({"known": {"rows": rows}, "drawn": {"rows": truth}}).splitlines()[2:] == [
+        "| 2 known | without attacks | 30/120 | 42/120 |  | 7 of 90 | 1 |",
+        f"| 3 known | and attacks | 40/160 | 83/160 | {signed_ranks([5, -3, -1]):.4f} | 1 of 120 | 1 |",
+        "| 1 drawn | ground truth (diagnostic) | 10/40 | 12/40 |  | 0 of 30 | 0 |",
     ]
 
 
 def test_candidates_are_shown_by_what_is_compared() -> None:
-    """A false claim counts twice; the bound is Clopper and Pearson's: none of 59 is at most 1 - .025^(1/59)."""
+    """A false claim counts twice; the interval is Clopper and Pearson's: none of 59 ends at 1 - .025^(1/59)."""
     rows = [("collected", 60, 4, 50), ("round-1", 59, 0, 55)]
     fields = ("name", "claimed", "claimed_falsely", "true")
     candidates = [dict(zip(fields, row)) | {"trials": 100} for row in rows]
     table = candidates_table({"attacks": {"candidates": candidates, "chosen": "round-1"}}).splitlines()[2:]
     assert table[0].startswith("| collected | 100 | 50 | 60 | 4 | ") and table[0].endswith(" | 52 |  |")
     assert table[1] == f"| round-1 | 100 | 55 | 59 | 0 | {1 - 0.025 ** (1 / 59):.1%} | 59 | yes |"
+
+
+def test_every_table_has_something_to_say_before_anything_was_measured(tmp_path: Path) -> None:
+    """A page may ask for a table before its results are there."""
+    for name, table in TABLES.items():
+        assert table(tmp_path).strip(), name
 
 
 def test_guards_are_compared_over_connectors_and_seeds() -> None:
@@ -264,13 +274,16 @@ def test_guards_are_compared_over_connectors_and_seeds() -> None:
 
 def test_cells_are_compared_by_what_they_sense() -> None:
     """Sums over connectors and seeds, kinds in the order of the rows."""
-    names = ("claimed", "claimed_falsely", "paid_falsely", "refuted_wrongly", "lost_and_told")
-    counts = {name: place for place, name in enumerate(names, start=1)}
+    names = ["claimed", "claimed_falsely", "paid_falsely", "refuted_wrongly"]
+    names += ["lost", "lost_and_claimed", "lost_and_claimed_falsely"]
     ends = {"offline_true": [3, 40], "online_true": [5, 40]}
-    rows = [{"arm": arm, **counts, "both_scenarios": ends} for _ in range(2) for arm in ("off", "gate")]
+    rows = [
+        {"arm": arm, "both_scenarios": ends} | {name: base + place for place, name in enumerate(names)}
+        for base, arm in ((10, "off"), (20, "gate"), (30, "off"))
+    ]
     assert senses_table({"rows": rows}).splitlines()[2:] == [
-        "| off | 2 | 6/80 | 10/80 | 2 | 4 | 6 | 8 | 10 |",
-        "| gate | 2 | 6/80 | 10/80 | 2 | 4 | 6 | 8 | 10 |",
+        "| off | 2 | 6/80 | 10/80 | 40 | 42 | 44 | 46 | 48 | 50 | 52 |",
+        "| gate | 1 | 3/40 | 5/40 | 20 | 21 | 22 | 23 | 24 | 25 | 26 |",
     ]
 
 

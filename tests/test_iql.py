@@ -297,10 +297,10 @@ def test_cached_features_give_the_gradients_of_pixels() -> None:
     assert set(cached) == trainable
 
 
-def test_held_practice_imitates_the_offline_policy_on_offline_frames() -> None:
+def test_the_offline_policy_is_imitated_on_offline_frames() -> None:
     """Offline frames are pulled to what the policy did before any practice, whatever was done there; online frames are
     weighted by their advantages as ever."""
-    learner, before = practice(IqlPracticeConfig(held=True)), practice()
+    learner, before = practice(IqlPracticeConfig(imitate_offline_policy=True)), practice()
     online = torch.arange(8) % 2 == 0
     batch = encoded(learner, transition())._replace(online=online)
     for _ in range(3):

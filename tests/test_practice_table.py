@@ -232,36 +232,52 @@ def test_the_summary_adds_up_over_connectors() -> None:
 
 
 def test_practices_of_several_lengths_stand_side_by_side() -> None:
-    """Each with its own interval and arrow, against the same offline policy; what was practised long alone is left
-    out."""
-    short = [a_result("ensemble", "learned", 0, 4, 10)]
-    whole = [a_result("ensemble", "learned", 0, 4, 18), a_result("iql", "learned", 0, 4, 5)]
-    row = f"{show_count(10)} | {show_count(18)} ↑ |"
+    """Each with its own interval and arrow, against the same offline policy, of what all lengths have; anything else is
+    left out, and a result of another length is refused."""
+
+    def of(trials: int, seed: int, before: int, after: int, recipe: str = "ensemble") -> dict[str, Any]:
+        result = a_result(recipe, "learned", seed, before, after)
+        result["case"]["trials"] = trials
+        return result
+
+    short = [of(50, 0, 4, 10), of(50, 1, 6, 6), {**of(50, 0, 4, 9), "connector": "nema-5-15"}]
+    whole = [of(200, 0, 4, 18), of(200, 2, 7, 20), of(200, 0, 4, 5, "iql")]
+    cells = " | ".join(count(Trials("", "", "", "", successes, 20), True) for successes in (10, 18))
     assert trials_table({50: short, 200: whole}).splitlines()[2:] == [
-        f"| {CONNECTOR} | {scenario} | ensemble, learned | 4/20 | {row}" for scenario in ("I", "II")
+        f"| {CONNECTOR} | {scenario} | ensemble, learned | 4/20 | {cells} ↑ |" for scenario in ("I", "II")
     ]
     with pytest.raises(ValueError, match="offline policy"):
-        trials_table({50: short, 200: [a_result("ensemble", "learned", 0, 5, 18)]})
-
-
-def show_count(successes: int) -> str:
-    """Of 20, with its interval."""
-    return count(Trials("", "", "", "", successes, 20), True)
+        trials_table({50: short, 200: [of(200, 0, 5, 18)]})
+    with pytest.raises(ValueError, match="200 trials, among results of 50"):
+        trials_table({50: whole, 200: whole})
 
 
 def test_arms_are_compared_practice_by_practice() -> None:
-    """The way that changes no setting comes first; another is held against it on the connectors and seeds both have."""
+    """A way with other settings is held against the same recipe, reward and guard without them, on the connectors and
+    seeds that both have, and against nothing where they share none."""
     truth = [a_trial(True, True, True)] * 3 + [a_trial(True, False, False)]
-    arms = (((), 0, 10), ((), 1, 12), ((), 2, 20), (("ensemble.heads=1",), 0, 9), (("ensemble.heads=1",), 1, 5))
+    heads = ("ensemble.heads=1",)
+    arms: tuple[tuple[str, str, tuple[str, ...], int, int], ...] = (
+        ("ensemble", "ground-truth", (), 0, 19),
+        ("ensemble", "learned", (), 0, 10),
+        ("ensemble", "learned", (), 1, 12),
+        ("ensemble", "learned", (), 2, 20),
+        ("ensemble", "learned", heads, 0, 9),
+        ("ensemble", "learned", heads, 1, 5),
+        ("iql", "learned", heads, 0, 5),
+    )
     results = []
-    for settings, seed, after in reversed(arms):
-        result = a_result("ensemble", "learned", seed, 4, after, curve=truth)
+    for recipe, reward, settings, seed, after in reversed(arms):
+        result = a_result(recipe, reward, seed, 4, after, curve=truth)
         result["case"]["settings"] = list(settings)
         results.append(result)
-    assert [row.split(" | ") for row in arms_table(results).splitlines()[2:]] == [
+    table = arms_table(results).split("\n\n")[0].splitlines()[2:]
+    assert [row.split(" | ") for row in table if row.startswith("|")] == [
         ["| ensemble, learned", "3", "24/120", "84/120", "", "", "9/12", "3 of 12", "0 of 9", "0 of 12 |"],
         ["| ensemble, learned, heads=1", "2", "16/80", "28/80", "-16", show_p(signed_ranks([-2, -14])), "6/8"]
         + ["2 of 8", "0 of 6", "0 of 8 |"],
+        ["| ensemble, ground-truth (diagnostic)", "1", "8/40", "38/40", "", "", "3/4", "1 of 4", "0 of 3", "0 of 4 |"],
+        ["| iql, learned, heads=1", "1", "8/40", "10/40", "", "", "3/4", "1 of 4", "0 of 3", "0 of 4 |"],
     ]
 
 

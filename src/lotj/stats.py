@@ -105,7 +105,7 @@ def mcnemar(gained: int, lost: int) -> float:
 def signed_ranks(differences: Sequence[float]) -> float:
     """Return the p-value of Wilcoxon's signed-rank test, two-sided, that differences are symmetric about zero.
 
-    Exact whatever their number, also where some are equal: there scipy's approximates from 14 differences on.
+    Exact, also where some are equal (as numbers, to the last bit): there scipy's approximates from 14 differences on.
 
     Args:
         differences: one of each independent unit; zeros are left out.
@@ -118,12 +118,12 @@ def signed_ranks(differences: Sequence[float]) -> float:
         return 1.0
     # Twice the ranks are whole numbers, also where equals share one. Of the 2^n signs, how many give each sum?
     ranks = np.rint(2 * rankdata(np.abs(nonzero))).astype(int)
-    ways = np.ones(1)
+    ways = [1]
     for rank in ranks.tolist():
-        ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
+        ways = [low + high for low, high in zip([*ways, *[0] * rank], [*[0] * rank, *ways])]
     seen = int(ranks[nonzero > 0].sum())
-    tail = min(ways[: seen + 1].sum(), ways[seen:].sum())
-    return float(min(1.0, 2.0 * tail / 2.0 ** len(ranks)))
+    tail = min(sum(ways[: seen + 1]), sum(ways[seen:]))
+    return min(1.0, 2 * tail / 2 ** len(ranks))
 
 
 def _check_counts(name: str, successes: int, trials: int) -> None:

@@ -59,6 +59,18 @@ def quarantined(records: Sequence[TrialRecord], audit: Audit) -> list[int]:
     return [record.trial for record in records if record.refuted and record.trial not in audit.labels]
 
 
+def count_claims(records: Sequence[TrialRecord]) -> dict[str, int]:
+    """What a practice claimed and what it was paid, by ground truth: ``claimed``, ``claimed_falsely``,
+    ``paid_falsely``, ``refuted`` and ``refuted_wrongly``. Needs a cell that tells ground truth."""
+    return {
+        "claimed": sum(record.success for record in records),
+        "claimed_falsely": sum(record.success and not record.true_at_success for record in records),
+        "paid_falsely": sum(bool(record.rewarded_frames) and not record.true_at_success for record in records),
+        "refuted": sum(record.refuted for record in records),
+        "refuted_wrongly": sum(record.refuted and bool(record.true_at_success) for record in records),
+    }
+
+
 def make_record(
     reward: RewardSource,
     recipe: str,

@@ -32,9 +32,10 @@ class IqlPracticeConfig:
     """Adam's, for all but the domain head."""
     exploration_std: float = 0.3
     """Standard deviation of exploration noise, in units of action."""
-    held: bool = later(False)
-    """A deviation: on offline frames imitate what the offline policy does there, all alike, in place of what was done,
-    weighted by its advantage (Eq. 3). What was done is an expert with noise, and an offline policy may know better."""
+    imitate_offline_policy: bool = later(False)
+    """A deviation: on offline frames imitate what the offline policy does there, all with weight 1. Eq. 3 imitates what
+    was done there, weighted by its advantage; but that was an expert with noise, and an offline policy may know
+    better. Online frames are weighted as ever."""
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or self.exploration_std < 0:
@@ -77,8 +78,9 @@ class IqlPractice:
         self.device = torch.device(device) if device is not None else default_device()
         self.policy = copy.deepcopy(policy).to(self.device)
         self.critic = copy.deepcopy(critic).to(self.device)
-        self._untaught = copy.deepcopy(self.policy)
-        freeze(self._untaught)
+        self._untaught = copy.deepcopy(self.policy) if config.imitate_offline_policy else None
+        if self._untaught is not None:
+            freeze(self._untaught)
         for encoder in (self.policy.encoder, self.critic.q_encoder, self.critic.v_encoder):
             freeze(encoder)
         # One frozen encoder now serves Q and its target, so the target starts as Q itself.
@@ -154,7 +156,7 @@ class IqlPractice:
             advantage_weight(critic.advantage, config.advantage_temperature, config.weight_clip),
             batch.action,
         )
-        if self.config.held:
+        if self._untaught is not None:
             with torch.no_grad():
                 action = torch.where(batch.online[:, None], action, self._untaught.mean_action(policy_feature))
             weight = torch.where(batch.online, weight, torch.ones_like(weight))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lotj.experiments.practice_table import (
+    Column,
     Count,
     Result,
     believed,
+    column_of,
     counted,
     online,
     p_value_of,
@@ -62,54 +64,67 @@ def _summary(results: Sequence[Result]) -> list[str]:
 
 def trials_table(by_trials: Mapping[int, Sequence[Result]]) -> str:
     """A line for each connector and scenario, and how it was practised: true successes before, and after practices of
-    several lengths, of the same seeds.
+    several lengths, of the seeds that all lengths have.
 
     Args:
         by_trials: results by the number of trials of a practice.
 
     Raises:
-        ValueError: results of a seed disagree about the offline policy.
+        ValueError: a result is of another length, or results of a seed disagree about the offline policy.
     """
-    pool([result for results in by_trials.values() for result in results])  # that they agree
-    lines = {trials: pool(results) for trials, results in by_trials.items()}
-    shortest = lines[min(lines)] if lines else {}
-    rows = [["connector", "scenario", "practised with", "offline", *(f"after {trials} trials" for trials in lines)]]
-    for (connector, scenario), line in shortest.items():
-        for column in line.after:
-            after = [online(own[connector, scenario], column) for own in lines.values()]
-            rows.append([connector, scenario, title(*column), show(pooled(line.before)), *after])
-    return ruled(rows)
-
-
-def arms_table(results: Sequence[Result]) -> str:
-    """A line for each way of practising the same connectors: true successes before, after and in practice, all
-    connectors, scenarios and seeds together, against the first way, which the settings leave as it is.
-
-    Trials of one practice share its networks, so the ways are compared practice by practice: the same connector, seed,
-    offline policy and start states.
-
-    Raises:
-        ValueError: results of a seed disagree about the offline policy.
-    """
-    arms: dict[str, list[Result]] = {}
-    for (_, who), own in practised(pool(results)):
-        arms.setdefault(who, []).extend(own)
-    order = sorted(arms, key=lambda who: (who.count(","), who))
-    rows = [["practised with", "practices", "before", "after", "against the first", "p", "in practice", *ARM_BELIEFS]]
-    first = _after(arms[order[0]]) if order else {}
-    for who in order:
-        own = arms[who]
-        after = _after(own)
-        shared = [after[cell] - first[cell] for cell in after if cell in first]
-        against = [f"{sum(shared):+d}", show_p(signed_ranks(shared))] if who != order[0] else ["", ""]
-        truth = [bool(row["true_success"]) for result in own for row in result["curve"]]
-        _, false, missed, lost, *_ = believed(own)
-        in_practice = show((sum(truth), len(truth)))
-        rows.append([who, str(len(own)), *_ends(own), *against, in_practice, false, missed, lost])
+    for trials, results in by_trials.items():
+        for result in results:
+            if result["case"]["trials"] != trials:
+                raise ValueError(
+                    f"{result['case']['name']} has {result['case']['trials']} trials, among results of {trials}"
+                )
+    named = [{(r["connector"], r["case"]["seed"], column_of(r)): r for r in results} for results in by_trials.values()]
+    common = [key for key in named[0] if all(key in results for results in named)] if named else []
+    pool([results[key] for results in named for key in common])  # that they agree
+    lines = [pool([results[key] for key in common]) for results in named]
+    rows = [["connector", "scenario", "practised with", "offline", *(f"after {trials} trials" for trials in by_trials)]]
+    for (connector, scenario), line in lines[0].items() if lines else ():
+        for column, counts in line.after.items():
+            before = show(pooled({seed: line.before[seed] for seed in counts}))
+            after = [online(own[connector, scenario], column) for own in lines]
+            rows.append([connector, scenario, title(*column), before, *after])
     return ruled(rows)
 
 
 ARM_BELIEFS = ("false, of claims", "missed, of true", "lost, of trials")
+ARMS_NOTE = """
+True successes before, after and in practice, connectors, scenarios and seeds together. *change*: of those after
+practice, against the same way without the settings, on the practices (connector and seed) that both have. p is of
+signed ranks over these practices, not corrected for the number of tests; it speaks of these connectors, not of others.
+"""
+"""Printed under the table of arms."""
+
+
+def arms_table(results: Sequence[Result]) -> str:
+    """A line for each way of practising the same connectors, each held against the one with the same recipe, reward and
+    guard whose settings are as they are. Trials of one practice share its networks, so practices are compared.
+
+    Raises:
+        ValueError: results of a seed disagree about the offline policy.
+    """
+    pool(results)  # that they agree
+    arms: dict[Column, list[Result]] = {}
+    for result in results:
+        arms.setdefault(column_of(result), []).append(result)
+    order = sorted(
+        arms, key=lambda column: (column[0], column[1] != "learned", column[2] != "off", len(column[3]), column[3])
+    )
+    rows = [["practised with", "practices", "before", "after", "change", "p", "in practice", *ARM_BELIEFS]]
+    for column in order:
+        own, after = arms[column], _after(arms[column])
+        first = _after(arms.get((*column[:3], ()), [])) if column[3] else {}
+        shared = [after[cell] - first[cell] for cell in after if cell in first]
+        change = [f"{sum(shared):+d}", show_p(signed_ranks(shared))] if shared else ["", ""]
+        truth = [bool(row["true_success"]) for result in own for row in result["curve"]]
+        _, false, missed, lost, *_ = believed(own)
+        in_practice = show((sum(truth), len(truth)))
+        rows.append([title(*column), str(len(own)), *_ends(own), *change, in_practice, false, missed, lost])
+    return ruled(rows) + ARMS_NOTE
 
 
 def _after(results: Sequence[Result]) -> Mapping[tuple[str, int], int]:

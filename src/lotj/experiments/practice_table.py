@@ -154,8 +154,7 @@ def pool(results: Sequence[Result]) -> dict[tuple[str, str], Line]:
     lines: dict[tuple[str, str], Line] = {}
     for connector in in_order(named):
         for result in named[connector]:
-            case = result["case"]
-            key = (case["recipe"], case["reward"], case.get("guard", "off"), tuple(case.get("settings", ())))
+            case, key = result["case"], column_of(result)
             seed = case["seed"]
             for scenario, counts in result["scenarios"].items():
                 line = lines.setdefault((connector, scenario), Line())
@@ -170,6 +169,12 @@ def pool(results: Sequence[Result]) -> dict[tuple[str, str], Line]:
                 line.results.setdefault(key, []).append(result)
                 line.pairs.setdefault(key, []).append(pair_of(counts))
     return lines
+
+
+def column_of(result: Result) -> Column:
+    """How a result was practised."""
+    case = result["case"]
+    return case["recipe"], case["reward"], case.get("guard", "off"), tuple(case.get("settings", ()))
 
 
 def online(line: Line, column: Column) -> str:

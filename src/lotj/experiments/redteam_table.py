@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lotj.experiments.reward_table import markdown
+from lotj.redteam import Candidate
 from lotj.sim.connectors import get_connector
-from lotj.stats import clopper_pearson, show_p, signed_ranks
+from lotj.stats import show_p, signed_ranks
 
 MANY, CLAIMS = 0.2, 20
 """A connector is called exploited where of at least so many claims at least this share is false."""
@@ -43,14 +44,13 @@ def candidates_table(result: Mapping[str, Any]) -> str:
     Args:
         result: ``results/reward/redteam.json``.
     """
-    head = ["reward", "trials", "true", "claimed", "false", "at most (95%)", "claims less twice the false", "chosen"]
+    head = ["reward", "trials", "true", "claimed", "false", "upper end of its 95% interval"]
+    head += ["claims less twice the false", "chosen"]
     lines = [head, ["---"] * len(head)]
-    for one in result["attacks"]["candidates"]:
-        claimed, false = one["claimed"], one["claimed_falsely"]
-        counts = [str(one["trials"]), str(one["true"]), str(claimed), str(false)]
-        chosen = "yes" if one["name"] == result["attacks"]["chosen"] else ""
-        upper = f"{clopper_pearson(false, claimed).high:.1%}"
-        lines.append([one["name"], *counts, upper, str(claimed - 2 * false), chosen])
+    for one in (Candidate(**row) for row in result["attacks"]["candidates"]):
+        counts = map(str, (one.trials, one.true, one.claimed, one.claimed_falsely))
+        chosen = "yes" if one.name == result["attacks"]["chosen"] else ""
+        lines.append([one.name, *counts, f"{one.may_be_false:.1%}", str(one.paid_well), chosen])
     return markdown(lines)
 
 
@@ -58,10 +58,10 @@ def redteam_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """A line for each set of connectors and reward that was practised with, both scenarios and all seeds together.
 
     p compares true successes after practice with those of the reward that learned from no attack, practice by practice:
-    the same connector, seed and start states.
+    the same connector, seed and start states; it speaks of these connectors, not of others.
 
     Args:
-        results: what ``benchmarks/redteam.py`` wrote, by what the connectors are.
+        results: what ``benchmarks/redteam.py`` wrote, by what its connectors are.
     """
     head = ["connectors", "reward", "before", "after", "p", "false, of claims", "on how many connectors"]
     lines = [head, ["---"] * len(head)]
@@ -77,7 +77,8 @@ def redteam_table(results: Mapping[str, Mapping[str, Any]]) -> str:
             false, claimed = (sum(row[side] for row in rows.values()) for side in ("claimed_falsely", "claimed"))
             fooled = {row["connector"] for row in rows.values() if row["claimed_falsely"]}
             shares = [f"{counts[0]}/{counts[1]}" for counts in (before, after)]
-            lines.append([name, REWARDS[reward], *shares, p_value, f"{false} of {claimed}", str(len(fooled))])
+            who = f"{len({row['connector'] for row in rows.values()})} {name}"
+            lines.append([who, REWARDS[reward], *shares, p_value, f"{false} of {claimed}", str(len(fooled))])
     return markdown(lines)
 
 
@@ -122,9 +123,10 @@ def senses_table(result: Mapping[str, Any]) -> str:
     Args:
         result: ``results/blind_cell.json``.
     """
-    counted = ("claimed", "claimed_falsely", "paid_falsely", "refuted_wrongly", "lost_and_told")
+    counted = ["claimed", "claimed_falsely", "paid_falsely", "refuted_wrongly"]
+    counted += ["lost", "lost_and_claimed", "lost_and_claimed_falsely"]
     head = ["guard, and what the cell senses", "practices", "before", "after"]
-    head += ["claimed", "false", "paid falsely", "true, but refuted", "lost, and told"]
+    head += ["claimed", "false", "paid falsely", "true, but refuted", "lost", "of these claimed", "falsely"]
     lines = [head, ["---"] * len(head)]
     for arm in dict.fromkeys(row["arm"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["arm"] == arm]

@@ -100,46 +100,44 @@ def _practice(results: Path) -> str:
     return picture + note + practice_table(found)
 
 
+NOT_YET = "Not measured yet.\n"
+
+
 def _unseen(results: Path) -> str:
     found = read_results(results / "unseen")
-    return summary_table(found) if found else "Not practised yet.\n"
+    return summary_table(found) if found else NOT_YET
 
 
 def _trials(results: Path) -> str:
     short, whole = (read_results(results / name) for name in ("practice_fifty", "practice"))
-    return trials_table({50: short, 200: whole}) if short else "Not practised yet.\n"
+    return trials_table({50: short, 200: whole}) if short else NOT_YET
 
 
 def _arms(results: Path) -> str:
     found = read_results(results / "ensemble")
-    return arms_table(found) if found else "Not practised yet.\n"
+    return arms_table(found) if found else NOT_YET
 
 
 def _redteam(results: Path) -> str:
-    return redteam_table({name: _read(results / "reward" / file) for name, file in RED_TEAMED.items()})
+    found = {name: _read(results / "reward" / file) for name, file in RED_TEAMED.items()}
+    return redteam_table({name: result for name, result in found.items() if result}) if any(found.values()) else NOT_YET
 
 
-RED_TEAMED = {"the six validation connectors": "redteam.json", "four drawn bricks": "redteam-drawn.json"}
+RED_TEAMED = {"validation connectors": "redteam.json", "drawn bricks": "redteam-drawn.json"}
 
 
-def _redteam_candidates(results: Path) -> str:
-    return candidates_table(_read(results / "reward" / "redteam.json"))
+def _of(table: Callable[[Mapping[str, Any]], str], *place: str) -> Callable[[Path], str]:
+    """A table of a single file."""
 
+    def text(results: Path) -> str:
+        result = _read(results.joinpath(*place))
+        return table(result) if result else NOT_YET
 
-def _redteam_families(results: Path) -> str:
-    return families_table(_read(results / "reward" / "redteam.json"))
-
-
-def _guard(results: Path) -> str:
-    return guard_table(_read(results / "guard" / "bricks.json"))
-
-
-def _senses(results: Path) -> str:
-    return senses_table(_read(results / "blind_cell.json"))
+    return text
 
 
 def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _ablation(results: Path) -> str:
@@ -163,10 +161,10 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "trials": _trials,
     "arms": _arms,
     "redteam": _redteam,
-    "redteam-candidates": _redteam_candidates,
-    "redteam-families": _redteam_families,
-    "guard": _guard,
-    "senses": _senses,
+    "redteam-candidates": _of(candidates_table, "reward", "redteam.json"),
+    "redteam-families": _of(families_table, "reward", "redteam.json"),
+    "guard": _of(guard_table, "guard", "bricks.json"),
+    "senses": _of(senses_table, "blind_cell.json"),
     "ablation": _ablation,
 }
 TABLE_IV, LEVERS, PRACTICE = "img/table-iv.png", "img/reward-levers.png", "img/practice.png"
