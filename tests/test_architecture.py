@@ -123,6 +123,7 @@ MAY_IMPORT = {
     "outcome": {"types", "stats", "evaluate", "comparison", "presets", "report"} | RUN,
     "speed": {"types", "sim", "data", "nets", "algos", "rollout", "presets"},
     "experiments": {
+        "redteam",
         "split",
         "types",
         "stats",
