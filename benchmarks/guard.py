@@ -9,23 +9,22 @@ alarm pauses, the policy is evaluated as it is.
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from practising import parsed, parser_for, rows_of
 
 from lotj.checkpoint import load_state
 from lotj.demo import Places, practise_in
 from lotj.evaluating import evaluate_in
 from lotj.files import write_json
 from lotj.guard import GuardConfig
-from lotj.parallel import in_processes
 from lotj.practice import PracticePaused
 from lotj.presets import load_preset
 from lotj.provenance import provenance
 from lotj.recipe import make_learner
-from lotj.sim.connectors import TEST_CONNECTORS
 from lotj.stages import features_path, load_offline, silent_bars, store_path
 from lotj.trials import count_claims, read_records
 
@@ -73,28 +72,14 @@ def measure(task: Task) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="run folder with trained networks and encoded frames")
-    parser.add_argument("--connectors", nargs="+", required=True, help="validation connectors, or drawn ones")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("results/guard/bricks.json"))
-    arguments = parser.parse_args()
-    if reserved := sorted(set(arguments.connectors) & set(TEST_CONNECTORS)):
-        parser.error(f"{', '.join(reserved)} serve for final numbers alone: name others, drawn at random, say")
+    arguments = parsed(parser_for(__doc__, 200, "results/guard/bricks.json"))
     tasks = [
         (arguments.run, connector, mode, seed, arguments.trials)
         for seed in arguments.seeds
         for connector in arguments.connectors
         for mode in MODES
     ]
-    rows = []
-    for row in in_processes(measure, tasks, arguments.workers):
-        rows.append(row)
-        print(json.dumps(row), flush=True)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.out, {**provenance(), "rows": rows})
+    write_json(arguments.out, {**provenance(), "rows": rows_of(measure, tasks, arguments.workers)})
 
 
 if __name__ == "__main__":

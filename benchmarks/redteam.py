@@ -16,20 +16,19 @@ validation chose.
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from practising import parsed, parser_for, rows_of
 
 from lotj.data.store import TrajectoryStore
 from lotj.demo import Places, practise_in
 from lotj.files import write_json
 from lotj.offline import load_reward, rule_candidates
 from lotj.outcome import practice_outcome
-from lotj.parallel import in_processes
 from lotj.pipeline import check_reward
 from lotj.preflight import Preflight
 from lotj.presets import Preset, load_preset
@@ -93,41 +92,18 @@ def _check(run: Path, preset: Preset, offline: Offline, connector: str, seed: in
         return check_reward(connector, preset.robot, preset.practice.preflight, offline, candidates, store, seed)
 
 
-def pooled(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts over connectors and seeds of each reward."""
-    found: dict[str, Any] = {}
-    for reward in REWARDS:
-        own = [row for row in rows if row["reward"] == reward]
-        pairs = {side: [row["both_scenarios"][side] for row in own] for side in ("offline_true", "online_true")}
-        found[reward] = {
-            **{side: [sum(n for n, _ in counts), sum(n for _, n in counts)] for side, counts in pairs.items()},
-            "claimed": sum(row["claimed"] for row in own),
-            "claimed_falsely": sum(row["claimed_falsely"] for row in own),
-        }
-    return found
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="a red-teamed run with encoded frames")
-    parser.add_argument("--connectors", nargs="+", required=True, help="validation connectors of that run")
+    parser = parser_for(__doc__, 200, "results/reward/redteam.json")
     parser.add_argument("--rewards", nargs="+", choices=REWARDS, default=list(REWARDS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--checked", action="store_true", help="by the rule that the check before practice asks for")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("results/reward/redteam.json"))
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
     tasks = [
         (arguments.run, connector, reward, seed, arguments.trials, arguments.checked)
         for seed in arguments.seeds
         for connector in arguments.connectors
         for reward in arguments.rewards
     ]
-    rows = []
-    for row in in_processes(measure, tasks, arguments.workers):
-        rows.append(row)
-        print(json.dumps(row), flush=True)
+    rows = rows_of(measure, tasks, arguments.workers)
     scripted, red_teamed = (
         json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
         for folder in (arguments.run / "reward", attacked(arguments.run))
@@ -139,10 +115,8 @@ def main() -> None:
         "scripted": {key: scripted[key] for key in kept},
         "red-teamed": {key: red_teamed[key] for key in kept},
         "attacks": attacks,
-        "pooled": pooled(rows),
         "rows": rows,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, result)
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from practising import parsed, rows_of
 
 from lotj.algos.training import config_from
 from lotj.data.store import TrajectoryStore
 from lotj.files import write_json
 from lotj.judge import SuccessRule
 from lotj.offline import rule_candidates
-from lotj.parallel import in_processes
 from lotj.pipeline import evaluate_policy, practise
 from lotj.presets import Preset
 from lotj.provenance import provenance
@@ -92,14 +92,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results/rule.json"))
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
     tasks = [(arguments.run, c, frames, arguments.trials) for c in arguments.connectors for frames in arguments.frames]
-    rows = []
-    for row in in_processes(measure, tasks, arguments.workers):
-        rows.append(row)
-        print(json.dumps(row), flush=True)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.out, {**provenance(), "rows": rows})
+    write_json(arguments.out, {**provenance(), "rows": rows_of(measure, tasks, arguments.workers)})
 
 
 if __name__ == "__main__":

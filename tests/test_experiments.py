@@ -220,8 +220,8 @@ def test_rewards_are_compared_practice_by_practice() -> None:
         ("usb-b", 0, "scripted", 12, 5),
         ("usb-b", 1, "scripted", 14, 2),
         ("rj45", 0, "scripted", 16, 0),
-        ("rj45", 0, "red-teamed", 15, 0),
-        ("usb-b", 1, "red-teamed", 11, 1),
+        ("rj45", 0, "red-teamed", 17, 0),
+        ("usb-b", 1, "red-teamed", 16, 1),
         ("usb-b", 0, "red-teamed", 17, 0),
         ("bnc", 0, "red-teamed", 40, 0),
     ]
@@ -233,7 +233,7 @@ def test_rewards_are_compared_practice_by_practice() -> None:
     truth = [{**rows[0], "reward": "ground-truth", "claimed_falsely": 0}]
     assert redteam_table({"known": {"rows": rows}, "drawn": {"rows": truth}}).splitlines()[2:] == [
         "| 2 known | without attacks | 30/120 | 42/120 |  | 7 of 90 | 1 |",
-        f"| 3 known | and attacks | 40/160 | 83/160 | {signed_ranks([5, -3, -1]):.4f} | 1 of 120 | 1 |",
+        f"| 3 known | and attacks | 40/160 | 90/160 | {signed_ranks([5, 2, 1]):.4f} | 1 of 120 | 1 |",
         "| 1 drawn | ground truth (diagnostic) | 10/40 | 12/40 |  | 0 of 30 | 0 |",
     ]
 

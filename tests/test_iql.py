@@ -309,6 +309,7 @@ def test_the_offline_policy_is_imitated_on_offline_frames() -> None:
         one._generator.manual_seed(1)
     before.heads.load_state_dict(learner.heads.state_dict())
     feature, q, v = batch.feature.split(learner.feature_dims, 1)
+    assert not torch.equal(learner.policy.mean_action(feature), practice().policy.mean_action(feature))
     next_v = batch.next_feature.split(learner.feature_dims, 1)[2]
     critic = critic_loss(learner.critic.heads, CriticFeatures(q, q, v, next_v), batch, learner.critic.config)
     weight = advantage_weight(critic.advantage, POLICY.advantage_temperature, POLICY.weight_clip)
