@@ -93,7 +93,7 @@ def practise_both(
                 rows, total = read_metrics(truth), preset.practice.practice.trials
                 tick(int(rows[-1]["step"]) if rows else 0, total)
                 diagnostic.join(0.5)
-            tick(preset.practice.practice.trials, preset.practice.practice.trials)
+            tick(preset.practice.practice.trials, preset.practice.practice.trials, "beside the other")
     return [learned, truth]
 
 

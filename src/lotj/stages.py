@@ -108,7 +108,7 @@ def train_all(preset: Preset, run_root: Path, known: Known, bars: Bars) -> None:
                 rows = read_metrics(run_root / "reward")
                 tick(int(rows[-1]["step"]) if rows else 0, preset.reward.steps)
                 reward.join(0.5)
-            tick(preset.reward.steps, preset.reward.steps)
+            tick(preset.reward.steps, preset.reward.steps, "beside critic and policy")
 
 
 def _train_reward(preset: Preset, run_root: Path, known: Known) -> None:
