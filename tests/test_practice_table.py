@@ -16,7 +16,7 @@ from lotj import cli, pipeline
 from lotj.evaluate import trial_seed
 from lotj.experiments import practice_runs
 from lotj.experiments.cases import evaluation
-from lotj.experiments.practice_cases import PracticeTableConfig
+from lotj.experiments.practice_cases import PracticeTableConfig, changed
 from lotj.experiments.practice_summary import arms_table, summary_table, trials_table
 from lotj.experiments.practice_table import (
     believed,
@@ -30,6 +30,7 @@ from lotj.experiments.practice_table import (
 from lotj.experiments.practised import CURVE, WINDOW, milestone, read_practice, robot_minutes
 from lotj.files import to_json
 from lotj.presets import PRESETS
+from lotj.recipe import RecipeConfig
 from lotj.stats import barnard, mcnemar, show_p, signed_ranks
 from lotj.tables import count
 from lotj.types import Trials
@@ -369,6 +370,7 @@ def test_a_setting_is_a_column_of_its_own() -> None:
         ({"settings": ("ensemble=1",)}, "RecipeConfig.ensemble is several"),
         ({"settings": ("ensemble.heads.low=1",)}, "EnsembleConfig.heads is one value"),
         ({"settings": ("ensemble.heads=3", "ensemble.heads=4")}, "each may be named once"),
+        ({"settings": ("ensemble.heads=1", "ensemble.layer_norm=false")}, "must not exceed heads=1, got 2"),
         ({"settings": ("practice.trials=3",)}, "'practice.trials' is an option of its own"),
         ({"settings": ("practice.guard.mode=1",)}, "'practice.guard.mode' is an option of its own"),
         ({"guards": ("alarm",)}, "guards: unknown 'alarm'"),
@@ -384,6 +386,14 @@ def test_bad_settings_are_refused(fields: dict[str, Any], named: str) -> None:
     """The error names the field, what was expected and what came."""
     with pytest.raises(ValueError, match=named):
         PracticeTableConfig(**fields)
+
+
+def test_settings_that_need_each_other_may_come_in_any_order() -> None:
+    """One critic whose minimum is the target: neither setting can stand beside the other's default."""
+    both = ("ensemble.heads=1", "ensemble.target_heads=1")
+    for settings in (both, both[::-1]):
+        config = changed(RecipeConfig(), settings).ensemble
+        assert (config.heads, config.target_heads) == (1, 1)
 
 
 def test_an_evaluation_of_other_settings_is_not_counted(tmp_path: Path) -> None:

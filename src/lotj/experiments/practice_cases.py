@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -130,22 +130,36 @@ def changed(config: RecipeConfig, settings: Sequence[str]) -> RecipeConfig:
     paths = [setting.partition("=")[0] for setting in settings]
     if len(set(paths)) < len(paths):
         raise ValueError(f"settings: each may be named once, got {', '.join(settings)}")
+    changes: dict[str, Any] = {}
     for path, setting in zip(paths, settings):
         if any(f"{path}.".startswith(f"{own}.") for own in OWN_OPTIONS):
             raise ValueError(f"setting {path!r} is an option of its own: see lotj tables practice --help")
+        *outer, name = path.split(".")
         try:
             value = json.loads(setting.partition("=")[2])
-            config = _replaced(config, path.split("."), tuple(value) if isinstance(value, list) else value)
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{setting!r} is no setting of a recipe: {error}. Expected something like ensemble.discount=0.8, the "
-                "value as in JSON; the fields are those of lotj.recipe.RecipeConfig"
-            ) from error
-    return config
+            value = tuple(value) if isinstance(value, list) else value
+            _check(config, path.split("."), value)
+        except ValueError as error:
+            raise _no_setting(setting, error) from error
+        inner = changes
+        for part in outer:
+            inner = inner.setdefault(part, {})
+        inner[name] = value
+    try:
+        return _replaced(config, changes)
+    except (ValueError, TypeError) as error:
+        raise _no_setting(", ".join(settings), error) from error
 
 
-def _replaced(config: Any, path: Sequence[str], value: Any) -> Any:
-    """A (nested) config with one field replaced by a value of the same kind."""
+def _no_setting(setting: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"{setting!r} is no setting of a recipe: {error}. Expected something like ensemble.discount=0.8, the "
+        "value as in JSON; the fields are those of lotj.recipe.RecipeConfig"
+    )
+
+
+def _check(config: Any, path: Sequence[str], value: Any) -> None:
+    """That a (nested) config has such a field, with a value of the same kind."""
     names = [field.name for field in fields(config)]
     if path[0] not in names:
         raise ValueError(f"{type(config).__name__} has no {path[0]!r}{did_you_mean(path[0], names)}")
@@ -153,10 +167,18 @@ def _replaced(config: Any, path: Sequence[str], value: Any) -> Any:
     if is_dataclass(held) != (len(path) > 1):
         raise ValueError(f"{type(config).__name__}.{path[0]} is {'several' if is_dataclass(held) else 'one value'}")
     if len(path) > 1:
-        value = _replaced(held, path[1:], value)
+        _check(held, path[1:], value)
     elif held is not None and not _alike(held, value):
         raise ValueError(f"{type(config).__name__}.{path[0]} is now {held!r}, got {value!r}")
-    return replace(config, **{path[0]: value})
+
+
+def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A (nested) config with some fields replaced, all at once: what must fit together is looked at together."""
+    new = {
+        name: _replaced(getattr(config, name), value) if is_dataclass(getattr(config, name)) else value
+        for name, value in changes.items()
+    }
+    return replace(config, **new)
 
 
 def _alike(held: Any, value: Any) -> bool:
