@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lotj.judge import GroundTruthJudge, Judge, SuccessRule, choose_rule, first_fire
+from lotj.judge import GroundTruthJudge, Judge, SuccessRule, best_held, choose_rule, first_fire
 from lotj.types import Trajectory
 
 
@@ -65,6 +65,16 @@ def test_first_fire_agrees_with_the_judge() -> None:
             fired = [judge.observe(_image(p)).success for p in percents]
             expected = fired.index(True) if any(fired) else None
             assert first_fire(np.asarray(percents) / 100, judge.rule) == expected
+
+
+def test_best_held_is_the_highest_threshold_that_fires() -> None:
+    """For all short trials: a rule fires exactly where its threshold is no higher; too short a trial never."""
+    for length in range(1, 5):
+        for percents in itertools.product((10, 50, 90), repeat=length):
+            trial = np.asarray(percents) / 100
+            for frames, threshold in itertools.product((1, 2, 3), (0.1, 0.5, 0.9)):
+                fires = first_fire(trial, SuccessRule(threshold, frames)) is not None
+                assert (best_held(trial, frames) >= threshold) is fires
 
 
 def test_ground_truth_must_be_revealed_for_every_image() -> None:

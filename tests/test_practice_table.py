@@ -19,6 +19,7 @@ from lotj.experiments.cases import evaluation
 from lotj.experiments.practice_cases import PracticeTableConfig, changed
 from lotj.experiments.practice_summary import arms_table, summary_table, trials_table
 from lotj.experiments.practice_table import (
+    Column,
     believed,
     online,
     pool,
@@ -29,6 +30,9 @@ from lotj.experiments.practice_table import (
 )
 from lotj.experiments.practised import CURVE, WINDOW, milestone, read_practice, robot_minutes
 from lotj.files import to_json
+from lotj.judge import SuccessRule
+from lotj.pipeline import check_reward
+from lotj.preflight import Preflight, PreflightConfig
 from lotj.presets import PRESETS
 from lotj.recipe import RecipeConfig
 from lotj.stats import barnard, mcnemar, show_p, signed_ranks
@@ -112,7 +116,7 @@ def test_offline_is_counted_once_and_online_pooled() -> None:
     line = lines[(CONNECTOR, "II")]
     assert pooled(line.before) == (2 + 3 + 4, 60)
     assert [pooled(counts) for counts in line.after.values()] == [(10 + 11 + 12, 60)] * 4
-    cell = online(line, ("iql", "learned", "off", ()))
+    cell = online(line, Column("iql", "learned"))
     assert cell == f"{count(Trials('', '', '', '', 33, 60), True)} ↑"
     table = practice_table(results)
     assert table.count("| 9/60 |") == 2 and "| 3 |\n" in table
@@ -155,14 +159,14 @@ def test_p_compares_the_same_seeds() -> None:
     first = [a_result("ensemble", "learned", seed, before, 15) for seed, before in enumerate((20, 2, 20))]
     line = pool([*first, a_result("iql", "learned", 1, 2, 5)])[(CONNECTOR, "I")]
     assert pooled(line.before) == (42, 60) and barnard(42, 60, 5, 20) < 0.05
-    assert online(line, ("iql", "learned", "off", ())) == count(Trials("", "", "", "", 5, 20), True)
+    assert online(line, Column("iql", "learned")) == count(Trials("", "", "", "", 5, 20), True)
 
 
 @pytest.mark.parametrize(("before", "after", "sign"), [(2, 15, "↑"), (15, 2, "↓"), (10, 12, ")"), (12, 10, ")")])
 def test_an_arrow_says_what_barnards_test_tells(before: int, after: int, sign: str) -> None:
     line = pool([a_result("iql", "learned", 0, before, after)])[(CONNECTOR, "I")]
     assert (barnard(before, 20, after, 20) < 0.05) is (sign != ")")
-    assert online(line, ("iql", "learned", "off", ())).endswith(sign)
+    assert online(line, Column("iql", "learned")).endswith(sign)
 
 
 def test_results_that_disagree_about_the_offline_policy_are_refused() -> None:
@@ -290,7 +294,7 @@ def test_pairs_are_tested_where_results_name_them(gained: int, lost: int, sign: 
     for counts in result["scenarios"].values():
         counts |= {"offline_true": [40, 60], "online_true": [40 + gained - lost, 60], "gained": gained, "lost": lost}
     line = pool([result])[(CONNECTOR, "I")]
-    column = ("ensemble", "learned", "off", ())
+    column = Column("ensemble", "learned")
     assert line.p_value(column) == mcnemar(gained, lost) and barnard(40, 60, 46, 60) > 0.05
     assert online(line, column).endswith(sign)
 
@@ -336,6 +340,31 @@ def test_a_guard_is_a_column_of_its_own() -> None:
     head, _, first = table.splitlines()[:3]
     cells = dict(zip(head.split(" | "), first.split(" | ")))
     assert cells["ensemble, learned"].startswith("9/20") and cells["ensemble, learned, gate"].startswith("15/20")
+
+
+def test_the_rule_of_the_check_is_a_column_of_its_own() -> None:
+    """For the learned reward alone, named so, held against practice by the rule that validation chose; a case of that
+    rule is written as before there was another."""
+    cases = PracticeTableConfig((CONNECTOR,), ("ensemble",), rules=("chosen", "checked"), seeds=(0,)).cases()
+    assert [case.name.removeprefix(f"{CONNECTOR}-ensemble-") for case in cases] == [
+        "learned-s0",
+        "learned-checked-s0",
+        "ground-truth-s0",
+    ]
+    assert ["rule" in to_json(case) for case in cases] == [False, True, False]
+    checked = a_result("ensemble", "learned", 0, 2, 15)
+    checked["case"]["rule"] = "checked"
+    results = [checked, a_result("ensemble", "learned", 0, 2, 9)]
+    head, _, first = practice_table(results).splitlines()[:3]
+    cells = dict(zip(head.split(" | "), first.split(" | ")))
+    assert cells["ensemble, learned"].startswith("9/20") and cells["ensemble, learned, checked"].startswith("15/20")
+    chosen, other = (row.split(" | ") for row in arms_table(results).splitlines()[2:4])
+    assert (chosen[0], chosen[4], other[0], other[4]) == (
+        "| ensemble, learned",
+        "",
+        "| ensemble, learned, checked",
+        "+12",
+    )
 
 
 def test_a_setting_is_a_column_of_its_own() -> None:
@@ -484,6 +513,34 @@ def test_cases_are_practised_once_and_repeated_from_their_files(
     command(tiny_run, tmp_path, *options, "--recipes", "ensemble")
 
 
+def test_a_checked_practice_goes_by_the_rule_of_the_answer(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And any other by the one that validation chose, whatever the answer; both have the same answer on record."""
+    rule = SuccessRule(0.123, 2)
+    asked: list[PreflightConfig] = []
+
+    def answered(connector: str, robot: str, config: PreflightConfig, *rest: Any) -> Preflight:
+        asked.append(config)
+        return check_reward(connector, robot, config, *rest)._replace(rule=rule)
+
+    monkeypatch.setattr(practice_runs, "check_reward", answered)
+    options = ["--connectors", CONNECTOR, "--recipes", "ensemble", "--rewards", "learned", "--seeds", "0"]
+    command(tiny_run, tmp_path, *options, "--rules", "chosen", "checked", "--settings", "preflight.attempts=2")
+    chosen = json.loads((tiny_run / "reward/evaluation.json").read_text())["rule"]
+    expected = {
+        "": {key: chosen[key] for key in ("threshold", "frames")},
+        "-checked": {"threshold": 0.123, "frames": 2},
+    }
+    for name, own in expected.items():
+        practised = f"ensemble-learned{name}-attempts=2-s0"
+        config = json.loads((tmp_path / "runs" / CONNECTOR / practised / "config.json").read_text())
+        assert config["config"]["rule"] == own
+        answer = result_of(tmp_path, f"{CONNECTOR}-{practised}")["preflight"]
+        assert answer["rule"] == {"threshold": 0.123, "frames": 2} and answer["attempts"] == 2
+    assert [config.attempts for config in asked] == [2, 2]
+
+
 def refusal(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
     """What a command says that must be refused before anything is done."""
     with pytest.raises(SystemExit) as ended:
@@ -502,6 +559,8 @@ def test_what_cannot_be_practised_is_refused_before_any_work(
     assert "--validation" in refusal(tiny_run, tmp_path, capsys, "--connectors", "bnc")
     assert "europlug" in refusal(tiny_run, tmp_path, capsys, "--connectors", "europlgu")
     assert "not a run folder" in refusal(tmp_path / "none", tmp_path, capsys)
+    unasked = refusal(tiny_run, tmp_path, capsys, "--rules", "checked", "--settings", "preflight.presses=0")
+    assert "nothing is asked" in unasked and "--rules chosen" in unasked
     unfinished = shutil.copytree(tiny_run, tmp_path / "unfinished")
     (unfinished / "policy" / "done.json").unlink()
     assert "no policy/done.json" in refusal(unfinished, tmp_path, capsys)

@@ -13,7 +13,7 @@ from toy_cell import ToyCell
 from lotj import demo
 from lotj.files import write_json
 from lotj.judge import SuccessRule
-from lotj.preflight import BlindPress, NotTrustedError, Preflight, PreflightConfig, preflight
+from lotj.preflight import BlindPress, NotTrustedError, Preflight, PreflightConfig, likely_successes, preflight
 from lotj.presets import PRESETS
 from lotj.recipe import Offline
 from lotj.rollout import policy_rng, rollout
@@ -83,6 +83,116 @@ def test_the_limit_is_a_share_of_the_presses(every: int, go: bool) -> None:
     assert answer.go is go and answer.fires == 10 // every
 
 
+class Script:
+    """Gives the images of one trial after another the probability that was written for it."""
+
+    def __init__(self, *trials: float) -> None:
+        self.trials = iter(trials)
+
+    def probability(self, image: np.ndarray) -> np.ndarray:
+        return np.full(len(image), next(self.trials), np.float32)
+
+
+class Still:
+    """A policy that stays where it is, and remembers whether it was to explore."""
+
+    def __init__(self) -> None:
+        self.explored: list[bool] = []
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+    def act(self, observation: Any, rng: np.random.Generator, explore: bool = False) -> np.ndarray:
+        self.explored.append(explore)
+        return np.zeros(3, np.float32)
+
+
+LADDER = [row(threshold, 2, 0, 0.9) for threshold in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9)]
+
+
+def attempt(presses: list[float], attempts: list[float], **config: Any) -> Preflight:
+    """Ask by presses and attempts that score so."""
+    settings = PreflightConfig(presses=len(presses), attempts=len(attempts), limit=0.5, **config)
+    chosen = SuccessRule(0.7, 2)
+    return preflight(settings, ToyCell(), Script(*presses, *attempts), chosen, LADDER, 0, policy=Still())
+
+
+FAILED = [0.001, 0.002, 0.01]
+
+
+def test_a_rule_that_leaves_successes_unclaimed_is_made_looser() -> None:
+    """Four of ten attempts look like successes, .7 claims one of them; the strictest rule that claims all of them and
+    no press is .4."""
+    answer = attempt(FAILED, [0.004, 0.45, 0.002, 0.55, 0.002, 0.65, 0.001, 0.75, 0.003, 0.001])
+    assert answer.rule == SuccessRule(0.4, 2) and answer.go
+    assert (answer.attempts, answer.likely, answer.chosen_claimed, answer.claimed) == (10, 4, 1, 4)
+    assert "4 of 10 attempts" in answer.reason and "looser" in answer.reason and "0.4 instead of" in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("presses", "attempts", "config", "threshold"),
+    [
+        pytest.param(FAILED, [0.45, 0.55, 0.65, 0.75], {"claimed": 0.75}, 0.5, id="no more than is asked for"),
+        pytest.param(FAILED, [0.9, 0.95, 0.8, 0.01], {}, 0.7, id="nothing is left unclaimed"),
+        pytest.param(FAILED, [0.45, 0.55, 0.001, 0.001], {}, 0.7, id="too few look like successes"),
+        pytest.param([0.001, 0.001, 0.52], [0.9, 0.45, 0.55, 0.65], {"claimed": 1.0}, 0.6, id="a press would pass"),
+        pytest.param(FAILED, [0.25, 0.35, 0.38, 0.001], {}, 0.3, id="as loose as may be"),
+        pytest.param(FAILED, [0.15, 0.25, 0.25, 0.25], {}, 0.7, id="nothing that may be helps"),
+        pytest.param(FAILED, [0.15, 0.25, 0.25, 0.25], {"loosest": 0.1}, 0.1, id="looser by one's own will"),
+        pytest.param([0.8, 0.01, 0.01], [0.35, 0.4, 0.45, 0.5], {}, 0.9, id="not where a stricter one is asked for"),
+        pytest.param([0.99] * 2 + [0.01], [0.35, 0.4, 0.45, 0.5], {}, 0.7, id="not where the reward guesses"),
+        pytest.param([0.5] * 3, [0.5] * 4, {}, 0.7, id="all alike"),
+    ],
+)
+def test_how_loose_a_rule_may_become(
+    presses: list[float], attempts: list[float], config: dict[str, Any], threshold: float
+) -> None:
+    assert attempt(presses, attempts, **config).rule.threshold == pytest.approx(threshold)
+
+
+def test_without_attempts_nothing_is_looser_and_the_presses_are_the_same() -> None:
+    """Attempts come after the presses, which do not depend on them."""
+    answer = attempt(FAILED, [])
+    assert answer.rule == answer.chosen and (answer.attempts, answer.likely) == (0, 0)
+    assert "attempts" not in answer.reason
+    cells = ToyCell(), ToyCell()
+    policy, told = Still(), list[tuple[int, int]]()
+    for cell, attempts in zip(cells, (0, 4)):
+        settings = PreflightConfig(presses=2, attempts=attempts)
+        scores = Script(*[0.1] * 6)
+        preflight(settings, cell, scores, CHOSEN, TABLE, 3, policy=policy, progress=lambda *at: told.append(at))
+    assert [options["scenario"] for options in cells[1].options if options] == ["II", "II", "I", "II", "I", "II"]
+    assert cells[0].options == cells[1].options[:2] and all(policy.explored) and len(policy.explored) == 4 * 8
+    assert told == [(1, 2), (2, 2), *((done, 6) for done in range(1, 7))]
+
+
+def test_ground_truth_has_no_say() -> None:
+    """The answer is the same where the cell's truth is noise."""
+
+    def asked(garbage: bool) -> Preflight:
+        scores = Script(*FAILED, 0.45, 0.55, 0.65, 0.75)
+        config = PreflightConfig(presses=3, attempts=4)
+        return preflight(config, ToyCell(garbage=garbage), scores, SuccessRule(0.7, 2), LADDER, 0, policy=Still())
+
+    assert asked(True) == asked(False) and asked(True).rule.threshold == 0.4
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_two_kinds_are_those_of_least_variance(seed: int) -> None:
+    """Against every cut, tried by hand."""
+    rng = np.random.default_rng(seed)
+    scores = rng.uniform(0.002, 0.998, 8)
+    logit = np.log(scores / (1 - scores))
+    attempts, presses = [np.full(4, score) for score in scores[:5]], [np.full(4, score) for score in scores[5:]]
+
+    def spread(cut: float) -> float:
+        return sum(float(((kind - kind.mean()) ** 2).sum()) for kind in (logit[logit < cut], logit[logit >= cut]))
+
+    best = min(np.sort(logit)[1:], key=spread)
+    likely = likely_successes(attempts, presses, 3)
+    assert [trial[0] for trial in likely] == [score for score, at in zip(scores[:5], logit) if at >= best]
+
+
 def test_nearest_is_by_the_angle_between_mean_features() -> None:
     known = {"same": ("a", np.array([2.0, 2.0])), "right": ("b", np.array([0.0, 1.0])), "back": ("c", -np.ones(2))}
     answer = preflight(
@@ -115,7 +225,18 @@ def test_presses_cannot_succeed(far: bool) -> None:
     assert bool(np.median(pressed) > 0.025) is far
 
 
-@pytest.mark.parametrize("bad", [{"presses": -1}, {"limit": 1.0}, {"recall": 2.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"presses": -1},
+        {"limit": 1.0},
+        {"recall": 2.0},
+        {"attempts": -1},
+        {"claimed": 1.1},
+        {"loosest": -0.1},
+        {"attempts": 5, "presses": 0},
+    ],
+)
 def test_bad_settings_are_named(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         PreflightConfig(**bad)

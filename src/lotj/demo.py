@@ -147,7 +147,7 @@ def practice_stage(
     recipe = recipe.resolved(reward)
     offline = load_offline(run_root, known)
     if reward == "learned" and recipe.preflight.presses and honours_scenarios(preset.robot):
-        answer = preflight_stage(preset, run_root, known, connector, recipe.preflight, seed)
+        answer = preflight_stage(preset, run_root, known, connector, recipe.preflight, seed, bars)
         answered(answer)
         guarded = answer["behind_guard"] and recipe.practice.guard.mode != "off"
         if not (answer["go"] or guarded or force):
@@ -253,7 +253,13 @@ def preflight_path(preset: Preset, run_root: Path, connector: str, config: Prefl
 
 
 def preflight_stage(
-    preset: Preset, run_root: Path, known: Known, connector: str, config: PreflightConfig, seed: int
+    preset: Preset,
+    run_root: Path,
+    known: Known,
+    connector: str,
+    config: PreflightConfig,
+    seed: int,
+    bars: Bars = silent_bars,
 ) -> dict[str, Any]:
     """Ask whether the reward may be trusted on a connector; the answer is kept in the run folder, and reused."""
     path = preflight_path(preset, run_root, connector, config, seed)
@@ -262,8 +268,9 @@ def preflight_stage(
         torch.set_num_threads(preset.threads)
         offline = load_offline(run_root, known)
         candidates = rule_candidates(reward_folder(run_root))
-        with TrajectoryStore(store_path(run_root)) as store:
-            answer = check_reward(connector, preset.robot, config, offline, candidates, store, seed)
+        name, std = identify(connector, preset.robot).name, preset.evaluate.acting_std
+        with TrajectoryStore(store_path(run_root)) as store, bars(f"check the reward on {name}") as tick:
+            answer = check_reward(connector, preset.robot, config, offline, candidates, store, seed, std, tick)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {**asked, **answer.as_json()})
     return held_answer(preset, run_root, connector, config, seed)

@@ -152,6 +152,14 @@ def first_fire(probability: NDArray[np.floating[Any]], rule: SuccessRule) -> int
     return int(np.argmax(streaks)) + rule.frames - 1 if streaks.any() else None
 
 
+def best_held(probability: NDArray[np.floating[Any]], frames: int) -> float:
+    """The highest threshold at which a rule of so many frames ends a trial whose images scored ``probability`` (N,);
+    0 where it has fewer images."""
+    if len(probability) < frames:
+        return 0.0
+    return float(np.lib.stride_tricks.sliding_window_view(np.asarray(probability), frames).min(axis=1).max())
+
+
 def choose_rule(
     trajectories: Sequence[Trajectory],
     probabilities: Sequence[NDArray[np.floating[Any]]],

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lotj.algos.learner import Learner
+from lotj.algos.policy import ImagePolicy
 from lotj.cells.adapter import Ask
 from lotj.cells.opening import (
     OWN_STARTS,
@@ -143,6 +144,8 @@ def check_reward(
     candidates: Sequence[Mapping[str, Any]],
     store: TrajectoryStore,
     seed: int,
+    acting_std: float = 0.0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Preflight:
     """Ask whether the reward may be trusted on a connector (``lotj.preflight``).
 
@@ -150,10 +153,12 @@ def check_reward(
         connector: to be practised.
         robot: the cell.
         config: how much is asked.
-        offline: the reward and its rule.
+        offline: the reward and its rule, and the policy that makes the attempts.
         candidates: the table that the rule was chosen from.
         store: pictures of the known connectors.
         seed: of the run.
+        acting_std: of the policy's noise, in units of action (``EvaluateConfig.acting_std``).
+        progress: called with (trials made, trials in all).
     """
     shape = store.shape
     with open_cell(connector, robot, "II", image_size=shape.height, cameras=shape.cameras, purpose="practise") as env:
@@ -166,6 +171,8 @@ def check_reward(
             stream_seed(seed, identify(connector, robot).name, "preflight"),
             _looks(offline, store) if config.presses else None,
             offline.reward.feature,
+            ImagePolicy(offline.policy, acting_std) if config.attempts else None,
+            progress,
         )
     return answer
 

@@ -8,6 +8,12 @@ measured on validation connectors where that helps. But a reward that liked more
 and practice finds what a stricter rule likes as well (docs/reward.md): then the answer is to go behind the guard alone
 (`lotj.guard`), and where no rule helps enough, it is no. It says nothing about a plug that is in the hole and short of
 full depth.
+
+Attempts of the offline policy are the other half: nobody says how they ended, but they fall into two kinds by what the
+reward makes of them, and the presses show what failures look like. Where the rule would leave many of the better kind
+unclaimed, its threshold is too high for this connector, and practice would go unpaid for what it does right. A looser
+one is taken then, if it likes no press more. Both are asked before practice begins: scores that a policy has learned
+to please tell nothing.
 """
 
 from __future__ import annotations
@@ -20,10 +26,15 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from lotj.judge import SuccessRule, first_fire
+from lotj.judge import SuccessRule, best_held
 from lotj.rollout import policy_rng, rollout
 from lotj.stats import Interval, clopper_pearson
-from lotj.types import Observation, RewardModel, StoppedError
+from lotj.types import Observation, Policy, RewardModel, StoppedError, later
+
+FEWEST = 3
+"""So many attempts must look like successes before a rule is made looser for their sake."""
+LOGIT = 7.0
+"""Scores nearer to 0 or 1 than this are alike: how sure a reward is of what it is sure of says nothing."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +47,28 @@ class PreflightConfig:
     """Largest share of them that may be taken for a success."""
     recall: float = 0.5
     """A stricter rule must have found at least this share of the successes on validation connectors."""
+    attempts: int = later(0)
+    """Attempts of the offline policy, of which nobody says how they ended; 0 makes none, and the rule no looser."""
+    claimed: float = later(0.9)
+    """Share of the attempts that look like successes that the rule is to claim."""
+    loosest: float = later(0.3)
+    """No rule is made looser than this threshold."""
 
     def __post_init__(self) -> None:
         if self.presses < 0:
             raise ValueError(f"PreflightConfig.presses must not be negative, got {self.presses}")
         if not 0 <= self.limit < 1:
             raise ValueError(f"PreflightConfig.limit must lie in [0, 1), got {self.limit}")
-        if not 0 <= self.recall <= 1:
-            raise ValueError(f"PreflightConfig.recall must lie in [0, 1], got {self.recall}")
+        for name in ("recall", "claimed", "loosest"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"PreflightConfig.{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.attempts < 0:
+            raise ValueError(f"PreflightConfig.attempts must not be negative, got {self.attempts}")
+        if self.attempts and not self.presses:
+            raise ValueError(
+                f"PreflightConfig.attempts is {self.attempts}, presses 0: attempts are told from presses, which show "
+                "what failures look like; ask for both, or for no attempts"
+            )
 
 
 class Neighbour(NamedTuple):
@@ -79,6 +104,14 @@ class Preflight(NamedTuple):
     """Of ``rule`` on validation connectors; None where it is not in the table."""
     nearest: tuple[Neighbour, ...] = ()
     """Known connectors that look most like this one, nearest first."""
+    attempts: int = 0
+    """Attempts of the offline policy."""
+    likely: int = 0
+    """Attempts that look like successes (``likely_successes``)."""
+    claimed: int = 0
+    """Of these, how many ``rule`` claims."""
+    chosen_claimed: int = 0
+    """Of these, how many ``chosen`` claims."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for a run folder."""
@@ -143,30 +176,50 @@ def preflight(
     seed: int,
     known: Mapping[str, tuple[str, NDArray[np.float32]]] | None = None,
     embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None,
+    policy: Policy | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Preflight:
-    """Press blindly, look what the judge would have claimed, and answer.
+    """Press blindly, attempt, look what the judge would have claimed, and answer.
 
     Args:
         config: how much is asked.
-        env: the connector to be practised; trials start 10-20 mm beside the socket (scenario II).
+        env: the connector to be practised; trials start 10-20 mm beside the socket (scenario II), attempts every other
+            time nearer by (I).
         reward_model: scores the images.
         chosen: the rule that validation chose.
         candidates: the table it was chosen from (``RuleChoice.as_json()["candidates"]``).
-        seed: of the presses.
+        seed: of presses and attempts.
         known: connector -> family and mean feature (F,) of its first frames, for ``nearest``.
         embed: images (B, H, W, 3) -> features (B, F).
+        policy: makes the attempts, exploring; None makes none.
+        progress: called with (trials made, trials in all).
     """
-    probabilities, first = [], []
-    for index in range(config.presses):
-        trial = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint32)[0])
-        options = {"scenario": "II"}
-        press = BlindPress(far=index % 2 == 1)
-        trajectory = rollout(env, press, policy_rng(trial), seed=trial, options=options, source="preflight")
-        probabilities.append(reward_model.probability(trajectory.image[1:]))
-        first.append(trajectory.image[0])
+    attempts = config.attempts if policy is not None else 0
+    done = 0
+
+    def score(trier: Policy, scenario: str, *numbers: int) -> tuple[NDArray[np.floating[Any]], NDArray[np.uint8]]:
+        """What the reward makes of a trial's images, and the first of them."""
+        nonlocal done
+        trial = int(np.random.SeedSequence([seed, *numbers]).generate_state(1, np.uint32)[0])
+        trajectory = rollout(
+            env,
+            trier,
+            policy_rng(trial),
+            explore=True,
+            seed=trial,
+            options={"scenario": scenario},
+            source="preflight",
+        )
+        done += 1
+        progress(done, config.presses + attempts)
+        return reward_model.probability(trajectory.image[1:]), trajectory.image[0]
+
+    pressed = [score(BlindPress(far=index % 2 == 1), "II", index) for index in range(config.presses)]
+    tried = [score(policy, ("I", "II")[index % 2], index, 1) for index in range(attempts) if policy is not None]
+    presses, first = [probability for probability, _ in pressed], [image for _, image in pressed]
 
     def fires(rule: SuccessRule) -> int:
-        return sum(first_fire(probability, rule) is not None for probability in probabilities)
+        return _claimed(rule, presses)
 
     table = {SuccessRule(row["threshold"], row["frames"]): row for row in candidates}
     stricter = [
@@ -180,12 +233,15 @@ def preflight(
     # The chosen rule as long as none is better; among equally good ones the highest recall, then the fewest frames.
     order = [chosen, *sorted(stricter, key=lambda rule: (-table[rule]["recall"], rule.frames, rule.threshold))]
     used = min(order, key=fires)
+    likely = likely_successes([probability for probability, _ in tried], presses, chosen.frames)
+    if used == chosen and fires(chosen) <= config.limit * config.presses:
+        used = _loosened(config, chosen, list(table), likely, presses)
     count, before = fires(used), fires(chosen)
     go, behind_guard = trusted(config, before, count)
-    return Preflight(
+    answer = Preflight(
         go=go,
         behind_guard=behind_guard,
-        reason=_reason(config, chosen, used, before, count),
+        reason="",
         rule=used,
         chosen=chosen,
         presses=config.presses,
@@ -194,7 +250,66 @@ def preflight(
         interval=clopper_pearson(count, config.presses),
         recall=table[used]["recall"] if used in table else None,
         nearest=_nearest(embed(np.stack(first)).mean(axis=0), known) if known and embed and first else (),
+        attempts=attempts,
+        likely=len(likely),
+        claimed=_claimed(used, likely),
+        chosen_claimed=_claimed(chosen, likely),
     )
+    return answer._replace(reason=_reason(config, answer))
+
+
+def likely_successes(
+    attempts: Sequence[NDArray[np.floating[Any]]], presses: Sequence[NDArray[np.floating[Any]]], frames: int
+) -> list[NDArray[np.floating[Any]]]:
+    """The attempts that look like successes: the better of the two kinds that attempts and presses fall into.
+
+    A trial counts as what it holds for so many frames. The kinds are those with the least variance of logits within
+    them (Otsu 1979).
+
+    Args:
+        attempts: (N,) each, the probability of success on the images of each trial.
+        presses: the same of trials that failed for certain.
+        frames: of the rule.
+    """
+    held = [best_held(probability, frames) for probability in (*attempts, *presses)]
+    sure = 1 / (1 + np.exp(-LOGIT))
+    probability = np.clip(np.asarray(held, np.float64), 1 - sure, sure)
+    logit = np.log(probability / (1 - probability))
+    order = np.sort(logit)
+    cuts = [cut for cut in range(1, len(order)) if order[cut - 1] < order[cut]]
+    if not cuts:
+        return []
+    within = [cut * order[:cut].var() + (len(order) - cut) * order[cut:].var() for cut in cuts]
+    least = order[cuts[int(np.argmin(within))]]
+    return [probability for probability, value in zip(attempts, logit) if value >= least]
+
+
+def _loosened(
+    config: PreflightConfig,
+    chosen: SuccessRule,
+    rules: Sequence[SuccessRule],
+    likely: Sequence[NDArray[np.floating[Any]]],
+    presses: Sequence[NDArray[np.floating[Any]]],
+) -> SuccessRule:
+    """The strictest rule of as many frames, no stricter than ``chosen``, that claims enough of the likely successes
+    and no more presses; where none claims enough, the strictest of those that claim most."""
+    if len(likely) < FEWEST:
+        return chosen
+    looser = [
+        rule
+        for rule in rules
+        if rule.frames == chosen.frames
+        and config.loosest <= rule.threshold < chosen.threshold
+        and _claimed(rule, presses) <= _claimed(chosen, presses)
+    ]
+    order = [chosen, *sorted(looser, key=lambda rule: -rule.threshold)]
+    enough = [rule for rule in order if _claimed(rule, likely) >= config.claimed * len(likely)]
+    return enough[0] if enough else max(order, key=lambda rule: _claimed(rule, likely))
+
+
+def _claimed(rule: SuccessRule, probabilities: Sequence[NDArray[np.floating[Any]]]) -> int:
+    """Trials that a rule ends as successes."""
+    return sum(best_held(probability, rule.frames) >= rule.threshold for probability in probabilities)
 
 
 def trusted(config: PreflightConfig, chosen_fires: int, fires: int) -> tuple[bool, bool]:
@@ -215,14 +330,21 @@ def _nearest(
     return tuple(sorted(rows, key=lambda row: row.distance)[:count])
 
 
-def _reason(config: PreflightConfig, chosen: SuccessRule, used: SuccessRule, before: int, after: int) -> str:
-    seen = f"{before} of {config.presses} blind presses were taken for a success"
-    if used != chosen:
+def _reason(config: PreflightConfig, answer: Preflight) -> str:
+    used, chosen = answer.rule, answer.chosen
+    seen = f"{answer.chosen_fires} of {config.presses} blind presses were taken for a success"
+    instead = f"{used.frames} frames above {used.threshold:g} instead of {chosen.frames} above {chosen.threshold:g}"
+    looser = used.frames == chosen.frames and used.threshold < chosen.threshold
+    if used != chosen and not looser:
+        seen += f"; the rule is made stricter, {instead}: {answer.fires} of {config.presses}"
+    if answer.attempts:
         seen += (
-            f"; the rule is made stricter, {used.frames} frames above {used.threshold:g} instead of {chosen.frames} "
-            f"above {chosen.threshold:g}: {after} of {config.presses}"
+            f"; {answer.likely} of {answer.attempts} attempts look like successes, "
+            f"of which the rule would claim {answer.chosen_claimed}"
         )
-    go, behind_guard = trusted(config, before, after)
+    if looser:
+        seen += f"; it is made looser, {instead}: {answer.claimed}"
+    go, behind_guard = trusted(config, answer.chosen_fires, answer.fires)
     if go:
         return seen
     if behind_guard:

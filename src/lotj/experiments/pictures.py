@@ -71,7 +71,7 @@ def practice_picture(results: Sequence[Result], path: Path) -> bool:
 
 def _as_json(panels: Mapping[str, Mapping[Column, Any]]) -> dict[str, dict[str, Any]]:
     """Columns by their titles, as JSON wants keys."""
-    return {name: {title(*column): value for column, value in own.items()} for name, own in panels.items()}
+    return {name: {title(column): value for column, value in own.items()} for name, own in panels.items()}
 
 
 def table_iv_picture(results: Sequence[Result], path: Path, frames: str = "expert") -> bool:
@@ -150,14 +150,14 @@ def _draw(
     figure = Figure(figsize=(3.6 * across, 0.5 + 2.3 * down), dpi=120, layout="constrained")
     axes = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
     columns = list(dict.fromkeys(column for own in panels.values() for column in own))
-    colour = dict(zip([column for column in columns if column[1] == "learned"], COLOURS))
+    colour = dict(zip([column for column in columns if column.reward == "learned"], COLOURS))
     for axis, (connector, own) in zip(axes, panels.items()):
         longest = max(len(curve) for curve in own.values()) + WINDOW - 1
         for column, curve in own.items():
             # A guard that refutes nothing leaves the same curve: dashed, it shows both.
-            dashes = ":" if column not in colour else "-" if column[2] == "off" else "--"
+            dashes = ":" if column not in colour else "-" if column.guard == "off" else "--"
             style: dict[str, Any] = {"color": colour.get(column, MUTED), "lw": 1.4, "ls": dashes}
-            axis.plot(np.arange(WINDOW, WINDOW + len(curve)), curve, label=title(*column), **style)
+            axis.plot(np.arange(WINDOW, WINDOW + len(curve)), curve, label=title(column), **style)
             before, after = ends[connector][column]
             axis.plot(-0.03 * longest, before, ">", color="black", ms=5, clip_on=False)
             axis.plot(1.03 * longest, after, "<", color=style["color"], ms=6, clip_on=False)
@@ -184,10 +184,9 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axis
 
 
-def _by_itself_first(column: Column) -> tuple[bool, str, bool, tuple[str, ...]]:
+def _by_itself_first(column: Column) -> tuple[bool, str, bool, bool, tuple[str, ...]]:
     """Sorts columns: what the robot does by itself, without a guard, then what needs one, then diagnostics."""
-    recipe, reward, guard, settings = column
-    return reward != "learned", recipe, guard != "off", settings
+    return column.reward != "learned", column.recipe, column.guard != "off", column.rule != "chosen", column.settings
 
 
 def _plain(axis: Axes) -> None:

@@ -25,6 +25,9 @@ Unattended = Literal["off", "gate"]
 """Guards (``lotj.guard.Mode``) under which practice goes on by itself."""
 OWN_OPTIONS = ("recipe", "practice.trials", "practice.scenario", "practice.reward", "practice.guard")
 """What a case says by itself, so no setting changes it."""
+Rule = Literal["chosen", "checked"]
+"""What ends a trial and pays: the rule that validation chose, or the one that the check before practice answered with
+(``lotj.preflight``), as `lotj practice` takes it, whether the answer was go or not."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class PracticeCase:
     """In each scenario, before and after."""
     settings: tuple[str, ...] = later(())
     """What is otherwise than in the offline run's preset (``changed``)."""
+    rule: Literal["chosen", "checked"] = later("chosen")
+    """What ends a trial and pays."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,9 @@ class PracticeTableConfig:
     settings: tuple[str, ...] = ()
     """Settings of the recipe (``RecipeConfig``) to try in place of the run's, such as ``ensemble.discount=0.8``; they
     are a column of their own beside practices of the same folder without them."""
+    rules: tuple[Rule, ...] = ("chosen",)
+    """``checked``: trials are judged by the rule that the check before practice answers with, go or no-go; ``chosen``
+    by the one that validation chose. Ground truth needs neither."""
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -80,6 +88,7 @@ class PracticeTableConfig:
         require_choice(f"{name}.recipes", self.recipes, get_args(Recipe))
         require_choice(f"{name}.rewards", self.rewards, get_args(RewardSource))
         require_choice(f"{name}.guards", self.guards, get_args(Unattended))
+        require_choice(f"{name}.rules", self.rules, get_args(Rule))
         require_counts(name, self.seeds, trials=self.trials, evaluation_trials=self.evaluation_trials)
         changed(RecipeConfig(), self.settings)
 
@@ -87,7 +96,7 @@ class PracticeTableConfig:
         """All of them; seed by seed, so that a part of the table compares recipes already."""
         return [
             PracticeCase(
-                f"{get_connector(connector).name}-{practice_name(recipe, reward, guard, self.settings)}-s{seed}",
+                f"{get_connector(connector).name}-{practice_name(recipe, reward, guard, self.settings, rule)}-s{seed}",
                 connector,
                 recipe,
                 reward,
@@ -96,19 +105,32 @@ class PracticeTableConfig:
                 self.trials,
                 self.evaluation_trials,
                 self.settings,
+                rule,
             )
             for seed in self.seeds
             for connector in self.connectors
             for recipe in self.recipes
             for reward in self.rewards
             for guard in self.guards
-            if guard == "off" or reward == "learned"
+            for rule in self.rules
+            if (guard == "off" and rule == "chosen") or reward == "learned"
         ]
 
 
-def practice_name(recipe: str, reward: str, guard: str, settings: Sequence[str] = ()) -> str:
-    """``ensemble-learned``, with the guard where there is one and what is otherwise: ``-gate-discount=0.8``."""
-    return "-".join([recipe, reward, *([] if guard == "off" else [guard]), *map(short, settings)])
+def practice_name(
+    recipe: str, reward: str, guard: str = "off", settings: Sequence[str] = (), rule: str = "chosen"
+) -> str:
+    """``ensemble-learned``, with guard and rule where they are not the usual, and what is otherwise:
+    ``-gate-checked-discount=0.8``."""
+    return "-".join(practice_words(recipe, reward, guard, settings, rule))
+
+
+def practice_words(
+    recipe: str, reward: str, guard: str = "off", settings: Sequence[str] = (), rule: str = "chosen"
+) -> list[str]:
+    """The same in words."""
+    usual = {"off", "chosen"}
+    return [recipe, reward, *(word for word in (guard, rule) if word not in usual), *map(short, settings)]
 
 
 def short(setting: str) -> str:

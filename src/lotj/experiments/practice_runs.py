@@ -15,6 +15,7 @@ from lotj.experiments.cases import evaluation, unfinished, write_result
 from lotj.experiments.practice_cases import PracticeCase, PracticeJob, changed, practice_name
 from lotj.experiments.practised import read_practice
 from lotj.files import to_json, write_json
+from lotj.judge import SuccessRule
 from lotj.offline import rule_candidates
 from lotj.pipeline import check_reward
 from lotj.presets import Preset, load_preset
@@ -40,6 +41,12 @@ def prepare(cases: list[PracticeCase], job: PracticeJob, bars: Bars) -> list[Pra
     preset, offline = load_preset(job.run), offline_identity(job.run)
     for connector in dict.fromkeys(case.connector for case in cases):
         refuse_known(connector, preset.split(), preset.known, allow_validation=job.allow_validation)
+    for case in cases:
+        if case.rule == "checked" and not changed(preset.practice, case.settings).preflight.presses:
+            raise ValueError(
+                f"{case.name}: its rule is the one that the check before practice answers with, but preflight.presses "
+                "is 0, so nothing is asked; say --rules chosen, or --settings preflight.presses=20"
+            )
     _claim(job.out, offline)
     todo = unfinished(cases, job.results, offline)
     for recipe, settings in dict.fromkeys((case.recipe, case.settings) for case in todo):
@@ -57,12 +64,14 @@ def run_case(case: PracticeCase, job: PracticeJob) -> dict[str, Any]:
     folder = (
         job.out
         / get_connector(case.connector).name
-        / f"{practice_name(case.recipe, case.reward, case.guard, case.settings)}-s{case.seed}"
+        / f"{practice_name(case.recipe, case.reward, case.guard, case.settings, case.rule)}-s{case.seed}"
     )
     places = Places(store_path(job.run), features_path(job.run, recipe), folder)
     # Rewards that learned from attacks are another experiment (``benchmarks/redteam.py``).
     offline = load_offline(job.run, preset.split(), red_teamed=False)
     answer = asked(case, job, preset, offline, recipe, folder) if case.reward == "learned" else None
+    if case.rule == "checked" and answer is not None:
+        offline = replace(offline, rule=SuccessRule(**answer["rule"]))
     practise_in(places, preset, offline, case.connector, recipe, case.seed, silent_bars, job.allow_validation)
     found = read_practice(folder, preset.evaluate)
     return write_result(case, job.results, offline_identity(job.run), {**found, "preflight": answer})
@@ -71,14 +80,23 @@ def run_case(case: PracticeCase, job: PracticeJob) -> dict[str, Any]:
 def asked(
     case: PracticeCase, job: PracticeJob, preset: Preset, offline: Offline, recipe: RecipeConfig, folder: Path
 ) -> dict[str, Any] | None:
-    """What the check before practice says of this connector, for the record. Whatever it is, the rule that validation
-    chose is practised with, so that answers and practices can be compared. None where nothing is asked."""
+    """What the check before practice says of this connector. Whether it is go or no-go, it is practised, so that
+    answers and practices can be compared. None where nothing is asked."""
     path = folder / "preflight.json"
     if not path.exists() and recipe.preflight.presses:
         torch.set_num_threads(preset.threads)
         candidates = rule_candidates(job.run / "reward")
         with TrajectoryStore(store_path(job.run)) as store:
-            answer = check_reward(case.connector, preset.robot, recipe.preflight, offline, candidates, store, case.seed)
+            answer = check_reward(
+                case.connector,
+                preset.robot,
+                recipe.preflight,
+                offline,
+                candidates,
+                store,
+                case.seed,
+                preset.evaluate.acting_std,
+            )
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, answer.as_json())
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

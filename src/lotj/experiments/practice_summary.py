@@ -87,15 +87,16 @@ def trials_table(by_trials: Mapping[int, Sequence[Result]]) -> str:
         for column, counts in line.after.items():
             before = show(pooled({seed: line.before[seed] for seed in counts}))
             after = [online(own[connector, scenario], column) for own in lines]
-            rows.append([connector, scenario, title(*column), before, *after])
+            rows.append([connector, scenario, title(column), before, *after])
     return ruled(rows)
 
 
 ARM_BELIEFS = ("false, of claims", "missed, of true", "lost, of trials")
 ARMS_NOTE = """
 True successes before, after and in practice, connectors, scenarios and seeds together. *change*: of those after
-practice, against the same way without the settings, on the practices (connector and seed) that both have. p is of
-signed ranks over these practices, not corrected for the number of tests; it speaks of these connectors, not of others.
+practice, against the same way without the settings, by the rule that validation chose (*checked*: by the one that the
+check before practice answered with), on the practices (connector and seed) that both have. p is of signed ranks over
+these practices, not corrected for the number of tests; it speaks of these connectors, not of others.
 """
 """Printed under the table of arms."""
 
@@ -112,18 +113,27 @@ def arms_table(results: Sequence[Result]) -> str:
     for result in results:
         arms.setdefault(column_of(result), []).append(result)
     order = sorted(
-        arms, key=lambda column: (column[0], column[1] != "learned", column[2] != "off", len(column[3]), column[3])
+        arms,
+        key=lambda column: (
+            column.recipe,
+            column.reward != "learned",
+            column.guard != "off",
+            column.rule != "chosen",
+            len(column.settings),
+            column.settings,
+        ),
     )
     rows = [["practised with", "practices", "before", "after", "change", "p", "in practice", *ARM_BELIEFS]]
     for column in order:
         own, after = arms[column], _after(arms[column])
-        first = _after(arms.get((*column[:3], ()), [])) if column[3] else {}
+        usual = Column(*column[:3])
+        first = _after(arms.get(usual, [])) if column != usual else {}
         shared = [after[cell] - first[cell] for cell in after if cell in first]
         change = [f"{sum(shared):+d}", show_p(signed_ranks(shared))] if shared else ["", ""]
         truth = [bool(row["true_success"]) for result in own for row in result["curve"]]
         _, false, missed, lost, *_ = believed(own)
         in_practice = show((sum(truth), len(truth)))
-        rows.append([title(*column), str(len(own)), *_ends(own), *change, in_practice, false, missed, lost])
+        rows.append([title(column), str(len(own)), *_ends(own), *change, in_practice, false, missed, lost])
     return ruled(rows) + ARMS_NOTE
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from statistics import median
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from lotj.experiments.cases import in_order
-from lotj.experiments.practice_cases import Unattended, short
+from lotj.experiments.practice_cases import Rule, Unattended, practice_words
 from lotj.experiments.practised import CONTROL_SECONDS, LEVELS, RESET_SECONDS, WINDOW
 from lotj.experiments.reward_table import markdown
 from lotj.practice import RewardSource
@@ -22,8 +22,18 @@ from lotj.types import Trials
 Result = Mapping[str, Any]
 Count = tuple[int, int]
 """(Successes, trials)."""
-Column = tuple[str, str, str, tuple[str, ...]]
-"""(Recipe, reward, guard, settings that are otherwise)."""
+
+
+class Column(NamedTuple):
+    """A way of practising (``PracticeCase``)."""
+
+    recipe: str
+    reward: str
+    guard: str = "off"
+    settings: tuple[str, ...] = ()
+    """That are otherwise."""
+    rule: str = "chosen"
+
 
 SIGNIFICANCE = 0.05
 NOTE = """
@@ -32,8 +42,9 @@ better or worse than the offline policy on the same start states (two-sided p < 
 tests: McNemar's exact test on the pairs, Barnard's where results of before name none). The trials of one practice share
 its networks, and all seeds one offline run, so the interval says nothing of what another offline training would come
 to. *gate*: successes that the robot claims and a tug at the plug refutes are not paid, which the paper has not; where
-it refuted nothing, the practice is the one without it. *diagnostic*: practised with ground truth as the reward, no
-result of the method.
+it refuted nothing, the practice is the one without it. *checked*: trials are ended and paid by the rule that the check
+before practice answered with, else by the one that validation chose. *diagnostic*: practised with ground truth as the
+reward, no result of the method.
 """
 """Printed under the table of successes."""
 PAPER_NOTE = """
@@ -96,7 +107,7 @@ def practice_table(results: Sequence[Result]) -> str:
     lines = pool(results)
     columns = _columns(lines)
     paper = ["paper, of 20"] if any(connector in PAPER for connector, _ in lines) else []
-    counts = [["connector", "scenario", *paper, "offline", *(title(*column) for column in columns), "seeds"]]
+    counts = [["connector", "scenario", *paper, "offline", *(title(column) for column in columns), "seeds"]]
     for (connector, scenario), line in lines.items():
         theirs = PAPER.get(connector, {}).get(scenario)
         cells = [f"{theirs[0]} → {theirs[1]}" if theirs else "" for _ in paper]
@@ -118,9 +129,9 @@ def ruled(rows: list[list[str]]) -> str:
 
 def _columns(lines: Mapping[tuple[str, str], Line]) -> list[Column]:
     present = {key for line in lines.values() for key in line.after}
-    settings = sorted({column[3] for column in present})
-    every = product(get_args(Recipe), get_args(RewardSource), get_args(Unattended), settings)
-    return [column for column in every if column in present]
+    settings = sorted({column.settings for column in present})
+    every = product(get_args(Recipe), get_args(RewardSource), get_args(Unattended), settings, get_args(Rule))
+    return [Column(*column) for column in every if column in present]
 
 
 def practised(lines: Mapping[tuple[str, str], Line]) -> list[tuple[tuple[str, str], list[Result]]]:
@@ -128,7 +139,7 @@ def practised(lines: Mapping[tuple[str, str], Line]) -> list[tuple[tuple[str, st
     columns, found = _columns(lines), []
     for connector in dict.fromkeys(connector for connector, _ in lines):
         own = next(line for (name, _), line in lines.items() if name == connector)
-        found += [((connector, title(*column)), own.results[column]) for column in columns if column in own.results]
+        found += [((connector, title(column)), own.results[column]) for column in columns if column in own.results]
     return found
 
 
@@ -138,7 +149,7 @@ def practice_rows(results: Sequence[Result]) -> list[Trials]:
     for (connector, scenario), line in pool(results).items():
         rows.append(Trials("offline", "", connector, scenario, *pooled(line.before)))
         for column, counts in line.after.items():
-            rows.append(Trials(title(*column), "", connector, scenario, *pooled(counts)))
+            rows.append(Trials(title(column), "", connector, scenario, *pooled(counts)))
     return rows
 
 
@@ -174,7 +185,13 @@ def pool(results: Sequence[Result]) -> dict[tuple[str, str], Line]:
 def column_of(result: Result) -> Column:
     """How a result was practised."""
     case = result["case"]
-    return case["recipe"], case["reward"], case.get("guard", "off"), tuple(case.get("settings", ()))
+    return Column(
+        case["recipe"],
+        case["reward"],
+        case.get("guard", "off"),
+        tuple(case.get("settings", ())),
+        case.get("rule", "chosen"),
+    )
 
 
 def online(line: Line, column: Column) -> str:
@@ -246,10 +263,10 @@ def believed(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def title(recipe: str, reward: str, guard: str, settings: Sequence[str]) -> str:
+def title(column: Column) -> str:
     """``ensemble, learned, gate, discount=0.8``, with what must be said wherever ground truth was the reward."""
-    mark = " (diagnostic)" if reward == "ground-truth" else ""
-    return ", ".join([recipe, reward, *([] if guard == "off" else [guard]), *map(short, settings)]) + mark
+    mark = " (diagnostic)" if column.reward == "ground-truth" else ""
+    return ", ".join(practice_words(*column)) + mark
 
 
 def label(result: Result) -> str:
