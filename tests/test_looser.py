@@ -1,0 +1,50 @@
+"""What benchmarks/looser.py counts by ground truth."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lotj.judge import SuccessRule
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def looser(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The benchmark."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    spec = importlib.util.spec_from_file_location("looser", BENCHMARKS / "looser.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules.pop("practising", None)
+    return module
+
+
+def test_a_claim_counts_by_the_image_at_which_the_rule_fires(looser: Any) -> None:
+    """In and claimed; in, but too faint; claimed before it was in, which is both false and a miss; neither."""
+    late, never = (False, False, True, True), (False,) * 4
+    trials = [
+        SimpleNamespace(probability=(0.1, 0.2, 0.8, 0.9), success=late, true=True),
+        SimpleNamespace(probability=(0.1, 0.2, 0.5, 0.6), success=late, true=True),
+        SimpleNamespace(probability=(0.8, 0.9, 0.9, 0.9), success=late, true=True),
+        SimpleNamespace(probability=(0.1, 0.1, 0.2, 0.1), success=never, true=False),
+    ]
+    evaluation = SimpleNamespace(trials=trials)
+    expected = {"true": 3, "missed": 2, "false": 1, "trials": 4}
+    assert looser.judged(evaluation, SuccessRule(0.7, 2)) == expected
+    assert looser.judged(evaluation, SuccessRule(0.5, 2)) == {**expected, "missed": 1}
+
+
+@pytest.mark.parametrize(("threshold", "frames", "is_looser"), [(0.3, 3, True), (0.7, 3, False), (0.3, 4, False)])
+def test_only_a_lower_threshold_for_as_many_frames_is_looser(
+    looser: Any, threshold: float, frames: int, is_looser: bool
+) -> None:
+    check = {"chosen": {"threshold": 0.7, "frames": 3}, "rule": {"threshold": threshold, "frames": frames}}
+    assert looser.is_looser(check) is is_looser
