@@ -12,8 +12,9 @@ full depth.
 Attempts of the offline policy are the other half: nobody says how they ended, but they fall into two kinds by what the
 reward makes of them, and the presses show what failures look like. Where the rule would leave many of the better kind
 unclaimed, its threshold is too high for this connector, and practice would go unpaid for what it does right. A looser
-one is taken then, if it likes no press more. Both are asked before practice begins: scores that a policy has learned
-to please tell nothing.
+one is taken then, if it likes no press more and lies in a gap between the two kinds: where trials score everything
+between failure and success, a lower threshold would pay failures. Both are asked before practice begins: scores that a
+policy has learned to please tell nothing.
 """
 
 from __future__ import annotations
@@ -51,8 +52,10 @@ class PreflightConfig:
     """Attempts of the offline policy, of which nobody says how they ended; 0 makes none, and the rule no looser."""
     claimed: float = later(0.9)
     """Share of the attempts that look like successes that the rule is to claim."""
-    loosest: float = later(0.3)
+    loosest: float = later(0.1)
     """No rule is made looser than this threshold."""
+    margin: float = later(1.0)
+    """A looser threshold must lie in a gap: no trial scores less than so many logits beneath it."""
 
     def __post_init__(self) -> None:
         if self.presses < 0:
@@ -62,8 +65,9 @@ class PreflightConfig:
         for name in ("recall", "claimed", "loosest"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"PreflightConfig.{name} must lie in [0, 1], got {getattr(self, name)}")
-        if self.attempts < 0:
-            raise ValueError(f"PreflightConfig.attempts must not be negative, got {self.attempts}")
+        for name in ("attempts", "margin"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"PreflightConfig.{name} must not be negative, got {getattr(self, name)}")
         if self.attempts and not self.presses:
             raise ValueError(
                 f"PreflightConfig.attempts is {self.attempts}, presses 0: attempts are told from presses, which show "
@@ -233,9 +237,10 @@ def preflight(
     # The chosen rule as long as none is better; among equally good ones the highest recall, then the fewest frames.
     order = [chosen, *sorted(stricter, key=lambda rule: (-table[rule]["recall"], rule.frames, rule.threshold))]
     used = min(order, key=fires)
-    likely = likely_successes([probability for probability, _ in tried], presses, chosen.frames)
+    attempted = [probability for probability, _ in tried]
+    likely = likely_successes(attempted, presses, chosen.frames)
     if used == chosen and fires(chosen) <= config.limit * config.presses:
-        used = _loosened(config, chosen, list(table), likely, presses)
+        used = _loosened(config, chosen, list(table), attempted, likely, presses)
     count, before = fires(used), fires(chosen)
     go, behind_guard = trusted(config, before, count)
     answer = Preflight(
@@ -271,10 +276,7 @@ def likely_successes(
         presses: the same of trials that failed for certain.
         frames: of the rule.
     """
-    held = [best_held(probability, frames) for probability in (*attempts, *presses)]
-    sure = 1 / (1 + np.exp(-LOGIT))
-    probability = np.clip(np.asarray(held, np.float64), 1 - sure, sure)
-    logit = np.log(probability / (1 - probability))
+    logit = _held_logits([*attempts, *presses], frames)
     order = np.sort(logit)
     cuts = [cut for cut in range(1, len(order)) if order[cut - 1] < order[cut]]
     if not cuts:
@@ -288,23 +290,39 @@ def _loosened(
     config: PreflightConfig,
     chosen: SuccessRule,
     rules: Sequence[SuccessRule],
+    attempts: Sequence[NDArray[np.floating[Any]]],
     likely: Sequence[NDArray[np.floating[Any]]],
     presses: Sequence[NDArray[np.floating[Any]]],
 ) -> SuccessRule:
-    """The strictest rule of as many frames, no stricter than ``chosen``, that claims enough of the likely successes
-    and no more presses; where none claims enough, the strictest of those that claim most."""
+    """The strictest rule of as many frames, no stricter than ``chosen``, that claims enough of the likely successes, no
+    press more, and lies in a gap between the two kinds of trial; ``chosen`` where there is none."""
     if len(likely) < FEWEST:
         return chosen
-    looser = [
-        rule
-        for rule in rules
-        if rule.frames == chosen.frames
-        and config.loosest <= rule.threshold < chosen.threshold
-        and _claimed(rule, presses) <= _claimed(chosen, presses)
-    ]
-    order = [chosen, *sorted(looser, key=lambda rule: -rule.threshold)]
-    enough = [rule for rule in order if _claimed(rule, likely) >= config.claimed * len(likely)]
-    return enough[0] if enough else max(order, key=lambda rule: _claimed(rule, likely))
+    trials = _held_logits([*attempts, *presses], chosen.frames)
+
+    def may_be(rule: SuccessRule) -> bool:
+        (cut,) = _logit(np.array([rule.threshold]))
+        return (
+            config.loosest <= rule.threshold < chosen.threshold
+            and rule.frames == chosen.frames
+            and _claimed(rule, presses) <= _claimed(chosen, presses)
+            and not ((trials < cut) & (trials >= cut - config.margin)).any()
+        )
+
+    order = [chosen, *sorted(filter(may_be, rules), key=lambda rule: -rule.threshold)]
+    return next((rule for rule in order if _claimed(rule, likely) >= config.claimed * len(likely)), chosen)
+
+
+def _held_logits(probabilities: Sequence[NDArray[np.floating[Any]]], frames: int) -> NDArray[np.float64]:
+    """Of the best that each trial holds for so many frames."""
+    return _logit(np.array([best_held(probability, frames) for probability in probabilities]))
+
+
+def _logit(probability: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """No further from 0 than ``LOGIT``."""
+    sure = 1 / (1 + np.exp(-LOGIT))
+    clipped = np.clip(probability.astype(np.float64), 1 - sure, sure)
+    return np.log(clipped / (1 - clipped))
 
 
 def _claimed(rule: SuccessRule, probabilities: Sequence[NDArray[np.floating[Any]]]) -> int:
