@@ -139,7 +139,9 @@ def test_a_rule_that_leaves_successes_unclaimed_is_made_looser() -> None:
         pytest.param(FAILED, [0.25, 0.35, 0.38, 0.001], {"loosest": 0.3}, 0.7, id="no looser than it may be"),
         pytest.param([0.001, 0.001, 0.52], [0.9, 0.45, 0.55, 0.65], {}, 0.7, id="a press would pass"),
         pytest.param([0.001, 0.001, 0.95], [0.9, 0.45, 0.55, 0.65], {}, 0.4, id="a press passes anyway"),
-        pytest.param(FAILED, [0.45, 0.5, 0.55, 0.21], {"claimed": 0.7}, 0.7, id="a trial scores little less"),
+        pytest.param(
+            FAILED, [0.45, 0.5, 0.55, 0.21], {"claimed": 0.7, "loosest": 0.3}, 0.7, id="a trial scores little less"
+        ),
         pytest.param(FAILED, [0.45, 0.5, 0.55, 0.21], {"claimed": 0.7, "margin": 0.9}, 0.4, id="it scores less enough"),
         pytest.param([0.3, 0.01, 0.01], [0.45, 0.5, 0.55, 0.6], {}, 0.7, id="a press scores little less"),
         pytest.param([0.8, 0.01, 0.01], [0.35, 0.4, 0.45, 0.5], {}, 0.9, id="not where a stricter one is asked for"),
