@@ -94,16 +94,17 @@ def trials_table(by_trials: Mapping[int, Sequence[Result]]) -> str:
 ARM_BELIEFS = ("false, of claims", "missed, of true", "lost, of trials")
 ARMS_NOTE = """
 True successes before, after and in practice, connectors, scenarios and seeds together. *change*: of those after
-practice, against the same way without the settings, by the rule that validation chose (*checked*: by the one that the
-check before practice answered with), on the practices (connector and seed) that both have. p is of signed ranks over
-these practices, not corrected for the number of tests; it speaks of these connectors, not of others.
+practice, against the same way without the settings, on the practices (connector and seed) that both have; *checked*, by
+the rule that the check before practice answered with, against the same by the one that validation chose. p is of signed
+ranks over these practices, not corrected for the number of tests; it speaks of these connectors, not of others.
 """
 """Printed under the table of arms."""
 
 
 def arms_table(results: Sequence[Result]) -> str:
     """A line for each way of practising the same connectors, each held against the one with the same recipe, reward and
-    guard whose settings are as they are. Trials of one practice share its networks, so practices are compared.
+    guard whose settings are as they are, or whose rule is the usual one. Trials of one practice share its networks, so
+    practices are compared.
 
     Raises:
         ValueError: results of a seed disagree about the offline policy.
@@ -126,7 +127,7 @@ def arms_table(results: Sequence[Result]) -> str:
     rows = [["practised with", "practices", "before", "after", "change", "p", "in practice", *ARM_BELIEFS]]
     for column in order:
         own, after = arms[column], _after(arms[column])
-        usual = Column(*column[:3])
+        usual = column._replace(rule="chosen") if column.rule != "chosen" else column._replace(settings=())
         first = _after(arms.get(usual, [])) if column != usual else {}
         shared = [after[cell] - first[cell] for cell in after if cell in first]
         change = [f"{sum(shared):+d}", show_p(signed_ranks(shared))] if shared else ["", ""]
