@@ -107,24 +107,24 @@ class Still:
         return np.zeros(3, np.float32)
 
 
-LADDER = [row(threshold, 2, 0, 0.9) for threshold in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9)]
+LADDER = [row(threshold, 2, 0, 0.9) for threshold in (0.1, 0.3, 0.5, 0.7, 0.9)]
 
 
 def attempt(presses: list[float], attempts: list[float], **config: Any) -> Preflight:
     """Ask by presses and attempts that score so."""
-    settings = PreflightConfig(presses=len(presses), attempts=len(attempts), limit=0.5, **config)
+    settings = PreflightConfig(presses=len(presses), attempts=len(attempts), **{"limit": 0.5, **config})
     chosen = SuccessRule(0.7, 2)
     return preflight(settings, ToyCell(), Script(*presses, *attempts), chosen, LADDER, 0, policy=Still())
 
 
-FAILED = [0.001, 0.002, 0.01]
+FAILED = [0.001, 0.002, 0.004]
 
 
 def test_a_rule_that_leaves_successes_unclaimed_is_made_looser() -> None:
     """Four of ten attempts look like successes, .7 claims one of them; the strictest rule that claims all of them and
     no press is .4."""
     answer = attempt(FAILED, [0.004, 0.45, 0.002, 0.55, 0.002, 0.65, 0.001, 0.75, 0.003, 0.001])
-    assert answer.rule == SuccessRule(0.4, 2) and answer.go
+    assert answer.rule == SuccessRule(0.4, 2) and answer.go and answer.recall is None
     assert (answer.attempts, answer.likely, answer.chosen_claimed, answer.claimed) == (10, 4, 1, 4)
     assert "4 of 10 attempts" in answer.reason and "looser" in answer.reason and "0.4 instead of" in answer.reason
 
@@ -132,19 +132,20 @@ def test_a_rule_that_leaves_successes_unclaimed_is_made_looser() -> None:
 @pytest.mark.parametrize(
     ("presses", "attempts", "config", "threshold"),
     [
-        pytest.param(FAILED, [0.35, 0.55, 0.65, 0.75], {"claimed": 0.75, "margin": 0.5}, 0.5, id="no more than asked"),
-        pytest.param(FAILED, [0.9, 0.95, 0.8, 0.01], {}, 0.7, id="nothing is left unclaimed"),
+        pytest.param(FAILED, [0.45, 0.55, 0.65, 0.75], {"claimed": 0.75}, 0.5, id="no more than is asked for"),
+        pytest.param(FAILED, [0.9, 0.95, 0.8, 0.001], {}, 0.7, id="nothing is left unclaimed"),
         pytest.param(FAILED, [0.45, 0.55, 0.001, 0.001], {}, 0.7, id="too few look like successes"),
         pytest.param(FAILED, [0.25, 0.35, 0.38, 0.001], {}, 0.2, id="as loose as it must be"),
-        pytest.param(FAILED, [0.25, 0.35, 0.38, 0.001], {"loosest": 0.3}, 0.7, id="no looser than it may be"),
-        pytest.param([0.001, 0.001, 0.52], [0.9, 0.45, 0.55, 0.65], {}, 0.7, id="a press would pass"),
+        pytest.param(FAILED, [0.06, 0.07, 0.08, 0.001], {}, 0.05, id="looser than any of the table"),
+        pytest.param(FAILED, [0.015, 0.015, 0.015, 0.001], {"apart": 0.0}, 0.7, id="as if nothing looked like success"),
+        pytest.param(FAILED, [0.02, 0.1, 0.4, 0.8], {}, 0.7, id="everything between failure and success"),
+        pytest.param(FAILED, [0.02, 0.1, 0.4, 0.8], {"apart": 0.0, "claimed": 0.75}, 0.1, id="told apart by will"),
+        pytest.param([0.001, 0.001, 0.5], [0.9, 0.45, 0.55, 0.65], {}, 0.7, id="a press would pass"),
         pytest.param([0.001, 0.001, 0.95], [0.9, 0.45, 0.55, 0.65], {}, 0.4, id="a press passes anyway"),
-        pytest.param(
-            FAILED, [0.45, 0.5, 0.55, 0.21], {"claimed": 0.7, "loosest": 0.3}, 0.7, id="a trial scores little less"
-        ),
-        pytest.param(FAILED, [0.45, 0.5, 0.55, 0.21], {"claimed": 0.7, "margin": 0.9}, 0.4, id="it scores less enough"),
-        pytest.param([0.3, 0.01, 0.01], [0.45, 0.5, 0.55, 0.6], {}, 0.7, id="a press scores little less"),
-        pytest.param([0.8, 0.01, 0.01], [0.35, 0.4, 0.45, 0.5], {}, 0.9, id="not where a stricter one is asked for"),
+        pytest.param([0.4, 0.01, 0.4], [0.5, 0.55, 0.6, 0.5], {}, 0.7, id="presses are of the better kind"),
+        pytest.param([0.8, 0.01, 0.01], [0.95, 0.96, 0.97, 0.98], {}, 0.9, id="a stricter one costs nothing"),
+        pytest.param([0.8, 0.01, 0.01], [0.75, 0.8, 0.85, 0.98], {}, 0.7, id="a stricter one leaves successes"),
+        pytest.param([0.8, 0.01, 0.01], [0.4] * 4, {}, 0.9, id="a stricter one leaves what is not claimed anyway"),
         pytest.param([0.99] * 2 + [0.01], [0.35, 0.4, 0.45, 0.5], {}, 0.7, id="not where the reward guesses"),
         pytest.param([0.5] * 3, [0.5] * 4, {}, 0.7, id="all alike"),
     ],
@@ -194,7 +195,7 @@ def test_the_two_kinds_are_those_of_least_variance(seed: int) -> None:
         return sum(float(((kind - kind.mean()) ** 2).sum()) for kind in (logit[logit < cut], logit[logit >= cut]))
 
     best = min(np.sort(logit)[1:], key=spread)
-    likely = likely_successes(attempts, presses, 3)
+    likely = likely_successes(attempts, presses, 3, limit=1.0, apart=0.0)
     assert [trial[0] for trial in likely] == [score for score, at in zip(scores[:5], logit) if at >= best]
 
 
@@ -238,7 +239,6 @@ def test_presses_cannot_succeed(far: bool) -> None:
         {"recall": 2.0},
         {"attempts": -1},
         {"claimed": 1.1},
-        {"loosest": -0.1},
         {"attempts": 5, "presses": 0},
     ],
 )

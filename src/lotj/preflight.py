@@ -10,11 +10,10 @@ and practice finds what a stricter rule likes as well (docs/reward.md): then the
 full depth.
 
 Attempts of the offline policy are the other half: nobody says how they ended, but they fall into two kinds by what the
-reward makes of them, and the presses show what failures look like. Where the rule would leave many of the better kind
-unclaimed, its threshold is too high for this connector, and practice would go unpaid for what it does right. A looser
-one is taken then, if it likes no press more and lies in a gap between the two kinds: where trials score everything
-between failure and success, a lower threshold would pay failures. Both are asked before practice begins: scores that a
-policy has learned to please tell nothing.
+reward makes of them, and the presses show what failures look like. Where the two are told apart, and the rule would
+leave many of the better kind unclaimed, its threshold is too high for this connector, and practice would go unpaid for
+what it does right: a looser one is taken, if it likes no press more. And a stricter one is not taken where it would
+leave many of them. Both are asked before practice begins: scores that a policy has learned to please tell nothing.
 """
 
 from __future__ import annotations
@@ -27,13 +26,15 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from lotj.judge import SuccessRule, best_held
+from lotj.judge import THRESHOLDS, SuccessRule, best_held
 from lotj.rollout import policy_rng, rollout
 from lotj.stats import Interval, clopper_pearson
 from lotj.types import Observation, Policy, RewardModel, StoppedError, later
 
 FEWEST = 3
 """So many attempts must look like successes before a rule is made looser for their sake."""
+LOOSER = (0.02, 0.05, *THRESHOLDS)
+"""Thresholds that a looser rule may have."""
 LOGIT = 7.0
 """Scores nearer to 0 or 1 than this are alike: how sure a reward is of what it is sure of says nothing."""
 
@@ -51,23 +52,21 @@ class PreflightConfig:
     attempts: int = later(0)
     """Attempts of the offline policy, of which nobody says how they ended; 0 makes none, and the rule no looser."""
     claimed: float = later(0.9)
-    """Share of the attempts that look like successes that the rule is to claim."""
-    loosest: float = later(0.1)
-    """No rule is made looser than this threshold."""
-    margin: float = later(1.0)
-    """A looser threshold must lie in a gap: no trial scores less than so many logits beneath it."""
+    """Share of the attempts that look like successes that a looser rule is to claim, and that a stricter one must leave
+    of those that the chosen rule claims."""
+    apart: float = later(0.85)
+    """Share of the variance of all trials' logits that must lie between the two kinds, or they are not told apart."""
 
     def __post_init__(self) -> None:
         if self.presses < 0:
             raise ValueError(f"PreflightConfig.presses must not be negative, got {self.presses}")
         if not 0 <= self.limit < 1:
             raise ValueError(f"PreflightConfig.limit must lie in [0, 1), got {self.limit}")
-        for name in ("recall", "claimed", "loosest"):
+        for name in ("recall", "claimed", "apart"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"PreflightConfig.{name} must lie in [0, 1], got {getattr(self, name)}")
-        for name in ("attempts", "margin"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"PreflightConfig.{name} must not be negative, got {getattr(self, name)}")
+        if self.attempts < 0:
+            raise ValueError(f"PreflightConfig.attempts must not be negative, got {self.attempts}")
         if self.attempts and not self.presses:
             raise ValueError(
                 f"PreflightConfig.attempts is {self.attempts}, presses 0: attempts are told from presses, which show "
@@ -225,6 +224,8 @@ def preflight(
     def fires(rule: SuccessRule) -> int:
         return _claimed(rule, presses)
 
+    attempted = [probability for probability, _ in tried]
+    likely = likely_successes(attempted, presses, chosen.frames, config.limit, config.apart)
     table = {SuccessRule(row["threshold"], row["frames"]): row for row in candidates}
     stricter = [
         rule
@@ -233,14 +234,13 @@ def preflight(
         and chosen in table
         and row["false_fires"] <= table[chosen]["false_fires"]
         and rule != chosen
+        and _claimed(rule, likely) >= config.claimed * _claimed(chosen, likely)
     ]
     # The chosen rule as long as none is better; among equally good ones the highest recall, then the fewest frames.
     order = [chosen, *sorted(stricter, key=lambda rule: (-table[rule]["recall"], rule.frames, rule.threshold))]
     used = min(order, key=fires)
-    attempted = [probability for probability, _ in tried]
-    likely = likely_successes(attempted, presses, chosen.frames)
     if used == chosen and fires(chosen) <= config.limit * config.presses:
-        used = _loosened(config, chosen, list(table), attempted, likely, presses)
+        used = _loosened(config, chosen, likely, presses)
     count, before = fires(used), fires(chosen)
     go, behind_guard = trusted(config, before, count)
     answer = Preflight(
@@ -264,65 +264,57 @@ def preflight(
 
 
 def likely_successes(
-    attempts: Sequence[NDArray[np.floating[Any]]], presses: Sequence[NDArray[np.floating[Any]]], frames: int
+    attempts: Sequence[NDArray[np.floating[Any]]],
+    presses: Sequence[NDArray[np.floating[Any]]],
+    frames: int,
+    limit: float,
+    apart: float,
 ) -> list[NDArray[np.floating[Any]]]:
     """The attempts that look like successes: the better of the two kinds that attempts and presses fall into.
 
     A trial counts as what it holds for so many frames. The kinds are those with the least variance of logits within
-    them (Otsu 1979).
+    them (Otsu 1979). They are not told apart, and no attempt looks like a success, where too little of the variance
+    lies between them, or too many presses are of the better kind.
 
     Args:
         attempts: (N,) each, the probability of success on the images of each trial.
         presses: the same of trials that failed for certain.
         frames: of the rule.
+        limit: share of the presses that may be of the better kind.
+        apart: share of the variance that must lie between the kinds.
     """
-    logit = _held_logits([*attempts, *presses], frames)
+    sure = 1 / (1 + np.exp(-LOGIT))
+    held = np.array([best_held(probability, frames) for probability in (*attempts, *presses)], np.float64)
+    held = held.clip(1 - sure, sure)
+    logit = np.log(held / (1 - held))
     order = np.sort(logit)
     cuts = [cut for cut in range(1, len(order)) if order[cut - 1] < order[cut]]
     if not cuts:
         return []
     within = [cut * order[:cut].var() + (len(order) - cut) * order[cut:].var() for cut in cuts]
-    least = order[cuts[int(np.argmin(within))]]
-    return [probability for probability, value in zip(attempts, logit) if value >= least]
+    better = logit >= order[cuts[int(np.argmin(within))]]
+    if min(within) > (1 - apart) * len(order) * order.var() or better[len(attempts) :].sum() > limit * len(presses):
+        return []
+    return [probability for probability, is_better in zip(attempts, better) if is_better]
 
 
 def _loosened(
     config: PreflightConfig,
     chosen: SuccessRule,
-    rules: Sequence[SuccessRule],
-    attempts: Sequence[NDArray[np.floating[Any]]],
     likely: Sequence[NDArray[np.floating[Any]]],
     presses: Sequence[NDArray[np.floating[Any]]],
 ) -> SuccessRule:
-    """The strictest rule of as many frames, no stricter than ``chosen``, that claims enough of the likely successes, no
-    press more, and lies in a gap between the two kinds of trial; ``chosen`` where there is none."""
+    """The strictest rule of as many frames, no stricter than ``chosen``, that claims enough of the likely successes and
+    no press more; ``chosen`` where there is none."""
     if len(likely) < FEWEST:
         return chosen
-    trials = _held_logits([*attempts, *presses], chosen.frames)
-
-    def may_be(rule: SuccessRule) -> bool:
-        (cut,) = _logit(np.array([rule.threshold]))
-        return (
-            config.loosest <= rule.threshold < chosen.threshold
-            and rule.frames == chosen.frames
-            and _claimed(rule, presses) <= _claimed(chosen, presses)
-            and not ((trials < cut) & (trials >= cut - config.margin)).any()
-        )
-
-    order = [chosen, *sorted(filter(may_be, rules), key=lambda rule: -rule.threshold)]
-    return next((rule for rule in order if _claimed(rule, likely) >= config.claimed * len(likely)), chosen)
-
-
-def _held_logits(probabilities: Sequence[NDArray[np.floating[Any]]], frames: int) -> NDArray[np.float64]:
-    """Of the best that each trial holds for so many frames."""
-    return _logit(np.array([best_held(probability, frames) for probability in probabilities]))
-
-
-def _logit(probability: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """No further from 0 than ``LOGIT``."""
-    sure = 1 / (1 + np.exp(-LOGIT))
-    clipped = np.clip(probability.astype(np.float64), 1 - sure, sure)
-    return np.log(clipped / (1 - clipped))
+    looser = sorted((threshold for threshold in LOOSER if threshold < chosen.threshold), reverse=True)
+    for rule in (chosen, *(SuccessRule(threshold, chosen.frames) for threshold in looser)):
+        if _claimed(rule, presses) <= _claimed(chosen, presses) and (
+            _claimed(rule, likely) >= config.claimed * len(likely)
+        ):
+            return rule
+    return chosen
 
 
 def _claimed(rule: SuccessRule, probabilities: Sequence[NDArray[np.floating[Any]]]) -> int:
