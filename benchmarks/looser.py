@@ -46,12 +46,6 @@ def judged(trials: Evaluation, rule: SuccessRule) -> dict[str, int]:
     return counts
 
 
-def is_looser(check: dict[str, Any]) -> bool:
-    """Whether the check's rule is looser than the one that validation chose; a stricter one may have more frames."""
-    rule, chosen = check["rule"], check["chosen"]
-    return bool(rule["frames"] == chosen["frames"] and rule["threshold"] < chosen["threshold"])
-
-
 def measure(task: Task) -> dict[str, Any]:
     """Check one connector, then count by ground truth on other trials."""
     run, connector, attempts = task
@@ -90,7 +84,8 @@ def main() -> None:
     tasks = [(arguments.run, connector, arguments.attempts) for connector in arguments.connectors]
     rows = rows_of(measure, tasks, arguments.workers)
     write_json(arguments.out, {**provenance(), "rows": rows})
-    looser = [row["connector"] for row in rows if is_looser(row["check"])]
+    rules = [(row, *(SuccessRule(**row["check"][name]) for name in ("rule", "chosen"))) for row in rows]
+    looser = [row["connector"] for row, rule, chosen in rules if rule.looser_than(chosen)]
     print(f"looser on {', '.join(looser) or 'none'}")
 
 

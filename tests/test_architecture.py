@@ -81,6 +81,7 @@ MAY_IMPORT = {
         "offline",
         "encoding",
         "recipe",
+        "preflight",
     },
     "redteam": {
         "types",

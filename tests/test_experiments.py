@@ -16,6 +16,7 @@ from lotj.cli_tables import REWARD_CONNECTORS, REWARD_LEVERS, REWARD_TABLE
 from lotj.data.store import TrajectoryStore
 from lotj.experiments.redteam_table import (
     candidates_table,
+    check_table,
     families_table,
     guard_table,
     redteam_table,
@@ -269,6 +270,29 @@ def test_guards_are_compared_over_connectors_and_seeds() -> None:
     assert guard_table({"rows": rows}).splitlines()[2:] == [
         "| off | 2 |  | 212 | 18 | 8 | 4 | 2 | 8/80 | 10/80 |",
         "| alarm | 2 | 12 | 212 | 18 | 8 | 4 | 2 | 8/80 | 10/80 |",
+    ]
+
+
+def test_the_checks_rule_is_compared_by_what_it_did_to_the_other() -> None:
+    """Sums over connectors: looser is a lower threshold for as many frames, anything else that differs is stricter."""
+    own = {"same": (0.7, 3), "looser": (0.2, 3), "stricter": (0.9, 2), "stricter too": (0.5, 4)}
+
+    def row(rule: tuple[float, int], missed: int) -> dict[str, Any]:
+        rules = {"rule": rule, "chosen": (0.7, 3)}
+        check = {name: {"threshold": threshold, "frames": frames} for name, (threshold, frames) in rules.items()}
+        counts = {"trials": 40, "true": 30}
+        return {
+            "check": check,
+            "chosen": {**counts, "missed": missed, "false": 1},
+            "checked": {**counts, "missed": 1, "false": 2},
+        }
+
+    rows = [row(rule, missed) for missed, rule in enumerate(own.values())]
+    assert check_table({"rows": rows}).splitlines()[2:] == [
+        "| leaves the rule | 1 | 40 | 30 | 0 | 1 | 1 | 2 |",
+        "| makes it looser | 1 | 40 | 30 | 1 | 1 | 1 | 2 |",
+        "| makes it stricter | 2 | 80 | 60 | 5 | 2 | 2 | 4 |",
+        "| all | 4 | 160 | 120 | 6 | 4 | 4 | 8 |",
     ]
 
 

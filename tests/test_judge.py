@@ -67,6 +67,11 @@ def test_first_fire_agrees_with_the_judge() -> None:
             assert first_fire(np.asarray(percents) / 100, judge.rule) == expected
 
 
+@pytest.mark.parametrize(("threshold", "frames", "looser"), [(0.3, 3, True), (0.7, 3, False), (0.3, 4, False)])
+def test_only_a_lower_threshold_for_as_many_frames_is_looser(threshold: float, frames: int, looser: bool) -> None:
+    assert SuccessRule(threshold, frames).looser_than(SuccessRule(0.7, 3)) is looser
+
+
 def test_best_held_is_the_highest_threshold_that_fires() -> None:
     """For all short trials: a rule fires exactly where its threshold is no higher; too short a trial never."""
     for length in range(1, 5):

@@ -40,11 +40,3 @@ def test_a_claim_counts_by_the_image_at_which_the_rule_fires(looser: Any) -> Non
     expected = {"true": 3, "missed": 2, "false": 1, "trials": 4}
     assert looser.judged(evaluation, SuccessRule(0.7, 2)) == expected
     assert looser.judged(evaluation, SuccessRule(0.5, 2)) == {**expected, "missed": 1}
-
-
-@pytest.mark.parametrize(("threshold", "frames", "is_looser"), [(0.3, 3, True), (0.7, 3, False), (0.3, 4, False)])
-def test_only_a_lower_threshold_for_as_many_frames_is_looser(
-    looser: Any, threshold: float, frames: int, is_looser: bool
-) -> None:
-    check = {"chosen": {"threshold": 0.7, "frames": 3}, "rule": {"threshold": threshold, "frames": frames}}
-    assert looser.is_looser(check) is is_looser

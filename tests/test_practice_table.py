@@ -559,7 +559,8 @@ def test_what_cannot_be_practised_is_refused_before_any_work(
     assert "--validation" in refusal(tiny_run, tmp_path, capsys, "--connectors", "bnc")
     assert "europlug" in refusal(tiny_run, tmp_path, capsys, "--connectors", "europlgu")
     assert "not a run folder" in refusal(tmp_path / "none", tmp_path, capsys)
-    unasked = refusal(tiny_run, tmp_path, capsys, "--rules", "checked", "--settings", "preflight.presses=0")
+    nothing = ["preflight.presses=0", "preflight.attempts=0"]
+    unasked = refusal(tiny_run, tmp_path, capsys, "--rules", "checked", "--settings", *nothing)
     assert "nothing is asked" in unasked and "--rules chosen" in unasked
     unfinished = shutil.copytree(tiny_run, tmp_path / "unfinished")
     (unfinished / "policy" / "done.json").unlink()

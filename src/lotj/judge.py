@@ -37,6 +37,10 @@ class SuccessRule:
         if self.frames < 1:
             raise ValueError(f"SuccessRule.frames must be at least 1, got {self.frames}")
 
+    def looser_than(self, other: SuccessRule) -> bool:
+        """Whether it asks for less: a lower threshold, for as many images."""
+        return self.frames == other.frames and self.threshold < other.threshold
+
 
 class Judgement(NamedTuple):
     """What a judge says of one image."""

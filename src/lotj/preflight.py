@@ -344,7 +344,7 @@ def _reason(config: PreflightConfig, answer: Preflight) -> str:
     used, chosen = answer.rule, answer.chosen
     seen = f"{answer.chosen_fires} of {config.presses} blind presses were taken for a success"
     instead = f"{used.frames} frames above {used.threshold:g} instead of {chosen.frames} above {chosen.threshold:g}"
-    looser = used.frames == chosen.frames and used.threshold < chosen.threshold
+    looser = used.looser_than(chosen)
     if used != chosen and not looser:
         seen += f"; the rule is made stricter, {instead}: {answer.fires} of {config.presses}"
     if answer.attempts:

@@ -21,6 +21,7 @@ from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
 from lotj.offline import CriticStage, Known, PolicyStage, RewardStage
 from lotj.practice import PracticeConfig
+from lotj.preflight import PreflightConfig
 from lotj.recipe import RecipeConfig
 from lotj.sim.connectors import get_connector
 from lotj.sim.generate import generated_apart_from
@@ -233,6 +234,7 @@ PRESETS: dict[str, Preset] = {
             practice=PracticeConfig(trials=3, warmup_trials=1, updates_per_step=1, batch_size=16),
             ensemble=EnsembleConfig(components=16, prepare_updates=10),
             features=FeatureConfig(views=1, fit_images=128),
+            preflight=PreflightConfig(attempts=4),
         ),
         evaluate=EvaluateConfig(trials=2),
     ),
@@ -247,6 +249,7 @@ PRESETS: dict[str, Preset] = {
         generated_more=60,
         trajectories=40,
         dagger=DaggerConfig(trials=20),
+        practice=RecipeConfig(preflight=PreflightConfig(attempts=20)),
     ),
     "paper": _sized(
         "paper",

@@ -1,5 +1,6 @@
 """How often practice fools a reward: by family of connectors, by candidate and by what the reward has learned from
-(``benchmarks/redteam.py``), by guard (``benchmarks/guard.py``), by what a cell senses (``benchmarks/blind_cell.py``).
+(``benchmarks/redteam.py``), by guard (``benchmarks/guard.py``), by what a cell senses (``benchmarks/blind_cell.py``);
+and what the rule of the check before practice finds (``benchmarks/looser.py``).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lotj.experiments.reward_table import markdown
+from lotj.judge import SuccessRule
 from lotj.redteam import Candidate
 from lotj.sim.connectors import get_connector
 from lotj.stats import show_p, signed_ranks
@@ -133,6 +135,28 @@ def senses_table(result: Mapping[str, Any]) -> str:
         ends = [[sum(n) for n in zip(*(row["both_scenarios"][side] for row in rows))] for side in SIDES]
         shares = [f"{successes}/{trials}" for successes, trials in ends]
         lines.append([arm, str(len(rows)), *shares, *(str(sum(row[name] for row in rows)) for name in counted)])
+    return markdown(lines)
+
+
+def check_table(result: Mapping[str, Any]) -> str:
+    """A line for each thing that the check before practice did to the rule as markdown: true successes of the offline
+    policy, what the rule that validation chose and the check's leave unclaimed, and what they claim falsely.
+
+    Args:
+        result: ``results/looser.json``.
+    """
+    head = ["the check", "connectors", "trials", "true", "missed by the chosen rule", "by the check's"]
+    head += ["claimed falsely by the chosen rule", "by the check's"]
+    lines = [head, ["---"] * len(head)]
+    kinds: dict[str, list[Mapping[str, Any]]] = {"leaves the rule": [], "makes it looser": [], "makes it stricter": []}
+    for row in result["rows"]:
+        rule, chosen = (SuccessRule(**row["check"][name]) for name in ("rule", "chosen"))
+        changed = "makes it looser" if rule.looser_than(chosen) else "makes it stricter"
+        kinds["leaves the rule" if rule == chosen else changed].append(row)
+    for kind, rows in [*kinds.items(), ("all", result["rows"])]:
+        counts = [sum(row["chosen"][name] for row in rows) for name in ("trials", "true")]
+        pairs = [sum(row[rule][name] for row in rows) for name in ("missed", "false") for rule in ("chosen", "checked")]
+        lines.append([kind, str(len(rows)), *map(str, counts), *map(str, pairs)])
     return markdown(lines)
 
 

@@ -14,6 +14,7 @@ from lotj.experiments.practice_summary import arms_table, summary_table, trials_
 from lotj.experiments.practice_table import practice_table
 from lotj.experiments.redteam_table import (
     candidates_table,
+    check_table,
     families_table,
     guard_table,
     redteam_table,
@@ -113,9 +114,14 @@ def _trials(results: Path) -> str:
     return trials_table({50: short, 200: whole}) if short else NOT_YET
 
 
-def _arms(results: Path) -> str:
-    found = read_results(results / "ensemble")
-    return arms_table(found) if found else NOT_YET
+def _arms(folder: str) -> Callable[[Path], str]:
+    """Ways of practising the same connectors."""
+
+    def text(results: Path) -> str:
+        found = read_results(results / folder)
+        return arms_table(found) if found else NOT_YET
+
+    return text
 
 
 def _redteam(results: Path) -> str:
@@ -159,12 +165,14 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "practice": _practice,
     "unseen": _unseen,
     "trials": _trials,
-    "arms": _arms,
+    "arms": _arms("ensemble"),
     "redteam": _redteam,
     "redteam-candidates": _of(candidates_table, "reward", "redteam.json"),
     "redteam-families": _of(families_table, "reward", "redteam.json"),
     "guard": _of(guard_table, "guard", "bricks.json"),
     "senses": _of(senses_table, "blind_cell.json"),
+    "check": _of(check_table, "looser.json"),
+    "looser": _arms("looser"),
     "ablation": _ablation,
 }
 TABLE_IV, LEVERS, PRACTICE = "img/table-iv.png", "img/reward-levers.png", "img/practice.png"
