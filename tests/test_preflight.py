@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from toy_cell import ToyCell
 
-from lotj import demo
+from lotj import demo, pipeline
 from lotj.files import write_json
 from lotj.judge import SuccessRule
 from lotj.preflight import BlindPress, NotTrustedError, Preflight, PreflightConfig, likely_successes, preflight
-from lotj.presets import PRESETS
+from lotj.presets import PRESETS, load_preset
 from lotj.recipe import Offline
 from lotj.rollout import policy_rng, rollout
 from lotj.sim.env import InsertionEnv
@@ -126,6 +126,8 @@ def test_a_rule_that_leaves_successes_unclaimed_is_made_looser() -> None:
     answer = attempt(FAILED, [0.004, 0.45, 0.002, 0.55, 0.002, 0.65, 0.001, 0.75, 0.003, 0.001])
     assert answer.rule == SuccessRule(0.4, 2) and answer.go and answer.recall is None
     assert (answer.attempts, answer.likely, answer.chosen_claimed, answer.claimed) == (10, 4, 1, 4)
+    unlike = attempt(FAILED, [0.02, 0.1, 0.4, 0.8])
+    assert unlike.likely == 0 and "4 attempts do not tell" in unlike.reason
     assert "4 of 10 attempts" in answer.reason and "looser" in answer.reason and "0.4 instead of" in answer.reason
 
 
@@ -285,3 +287,19 @@ def test_what_practice_does_with_the_answer(
         with pytest.raises(NotTrustedError, match="guessing") as refused:
             practise()
         assert refused.value.behind_guard is answer[1] and not begun
+
+
+def test_an_own_cell_stops_in_the_check_as_in_practice(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's STOP file reaches the cell that presses and attempts."""
+
+    class Opened(Exception):
+        """With which stop file."""
+
+    def opened(*_: Any, stop_file: Path | None, **__: Any) -> None:
+        raise Opened(stop_file)
+
+    monkeypatch.setattr(pipeline, "open_cell", opened)
+    preset = load_preset(tiny_run)
+    with pytest.raises(Opened) as told:
+        demo.preflight_stage(preset, tiny_run, preset.split(), "europlug", PreflightConfig(), seed=77)
+    assert told.value.args == (tiny_run / "STOP",)

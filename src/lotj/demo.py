@@ -270,7 +270,9 @@ def preflight_stage(
         candidates = rule_candidates(reward_folder(run_root))
         name, std = identify(connector, preset.robot).name, preset.evaluate.acting_std
         with TrajectoryStore(store_path(run_root)) as store, bars(f"check the reward on {name}") as tick:
-            answer = check_reward(connector, preset.robot, config, offline, candidates, store, seed, std, tick)
+            answer = check_reward(
+                connector, preset.robot, config, offline, candidates, store, seed, std, tick, run_root / "STOP"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {**asked, **answer.as_json()})
     return held_answer(preset, run_root, connector, config, seed)

@@ -146,6 +146,7 @@ def check_reward(
     seed: int,
     acting_std: float = 0.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    stop_file: Path | None = None,
 ) -> Preflight:
     """Ask whether the reward may be trusted on a connector (``lotj.preflight``).
 
@@ -159,9 +160,18 @@ def check_reward(
         seed: of the run.
         acting_std: of the policy's noise, in units of action (``EvaluateConfig.acting_std``).
         progress: called with (trials made, trials in all).
+        stop_file: an own cell stops as soon as it exists.
     """
     shape = store.shape
-    with open_cell(connector, robot, "II", image_size=shape.height, cameras=shape.cameras, purpose="practise") as env:
+    with open_cell(
+        connector,
+        robot,
+        "II",
+        image_size=shape.height,
+        cameras=shape.cameras,
+        purpose="practise",
+        stop_file=stop_file,
+    ) as env:
         answer = preflight(
             config,
             env,

@@ -347,11 +347,13 @@ def _reason(config: PreflightConfig, answer: Preflight) -> str:
     looser = used.looser_than(chosen)
     if used != chosen and not looser:
         seen += f"; the rule is made stricter, {instead}: {answer.fires} of {config.presses}"
-    if answer.attempts:
+    if answer.likely:
         seen += (
             f"; {answer.likely} of {answer.attempts} attempts look like successes, "
             f"of which the rule would claim {answer.chosen_claimed}"
         )
+    elif answer.attempts:
+        seen += f"; {answer.attempts} attempts do not tell what a success looks like to it here"
     if looser:
         seen += f"; it is made looser, {instead}: {answer.claimed}"
     go, behind_guard = trusted(config, answer.chosen_fires, answer.fires)
