@@ -18,6 +18,7 @@ from lotj.data.augment import Augment, AugmentConfig
 from lotj.data.features import FeatureBuffer
 from lotj.data.replay import mix
 from lotj.data.store import TrajectoryStore
+from lotj.guard import GuardConfig
 from lotj.judge import GroundTruthJudge, Judge, SuccessRule
 from lotj.online import OnlineMemory, encode_frame
 from lotj.practice import PracticeConfig, PracticeResult, practice
@@ -26,6 +27,17 @@ from lotj.run import Run, load_state
 from lotj.trials import TrialRecord
 
 SMALL = EnsembleConfig(components=24, actor_hidden=(32, 32), critic_hidden=(32, 32), prepare_updates=20, batch_size=16)
+
+
+class LooseCell(ToyCell):
+    """A wrist that never feels anything."""
+
+    def _info(self) -> dict[str, Any]:
+        return {**super()._info(), "wrist_force": np.zeros(3, np.float32)}
+
+
+LATE = 0.1
+"""A threshold that the first trials of a short run do not reach."""
 LENIENT = SuccessRule(threshold=0.001, frames=1)
 """Fires beside the hole too, so that short runs have predicted successes to remember."""
 SHORT = PracticeConfig(
@@ -201,6 +213,30 @@ def test_a_line_a_trial(tmp_path: Path) -> None:
             assert (row["tip_at_success"] is not None) == row["success"]
             assert len(row["tips_above"]) == row["above_frames"]
             np.testing.assert_allclose(row["max_force"], len(trajectory))
+
+
+@pytest.mark.parametrize(("threshold", "refuted"), [(LATE, False), (1.0, False), (0.001, True)])
+def test_nothing_is_learned_before_something_was_paid(tmp_path: Path, threshold: float, refuted: bool) -> None:
+    """Updates begin with the first trial that was paid, and go on; where none ever is, claimed or not, the policy stays
+    what it was."""
+    config = replace(SHORT, trials=12, await_payment=True)
+    cell = ToyCell()
+    if refuted:  # a tug that meets nothing refutes every claim
+        config = replace(config, guard=GuardConfig(mode="gate"))
+        cell = LooseCell()
+    learner, offline = _learner()
+    run = Run(tmp_path, "practice", config, seed=0).start()
+    judge = Judge(ToyReward(), SuccessRule(threshold, 1))
+    result = practice(config, cell, learner, judge, offline, run, np.random.default_rng(0))
+    paid = [bool(record.rewarded_frames) for record in result.trials]
+    begun = [any(paid[: trial + 1]) and trial >= config.warmup_trials for trial in range(len(paid))]
+    assert [record.updates for record in result.trials] == [
+        record.steps if learns else 0 for record, learns in zip(result.trials, begun)
+    ]
+    assert any(paid) is (threshold < 1 and not refuted) and any(record.success for record in result.trials) is (
+        threshold < 1
+    )
+    assert threshold != LATE or paid.index(True) > config.warmup_trials
 
 
 @pytest.mark.parametrize("views", [0, 2])

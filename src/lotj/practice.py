@@ -32,7 +32,7 @@ from lotj.trials import (
     quarantined,
     truncate_records,
 )
-from lotj.types import StoppedError, Trajectory
+from lotj.types import StoppedError, Trajectory, later
 
 Scenario = Literal["I", "II", "mixed"]
 Starts = Scenario | Literal["own"]
@@ -49,6 +49,9 @@ class PracticeConfig:
     """Gradient steps for each action of the trial just made."""
     warmup_trials: int = 4
     """First trials that are collected without updates."""
+    await_payment: bool = later(False)
+    """No updates before a trial has been paid: a reward that knows no success here teaches a good policy that all it
+    does is worth nothing."""
     batch_size: int = 64
     """Transitions in a batch."""
     online_fraction: float | None = None
@@ -218,7 +221,8 @@ def practise_in_rounds(
             draws = [_draw(config, seed, trial) for trial in trials]
             rolled = fleet.roll(learner, [draw.start for draw in draws])
             for trial, draw, one in zip(trials, draws, rolled):
-                updates, metrics = _learn(config, trial, one, learner, offline, memory, draw.generator)
+                paid = any(record.rewarded_frames for record in records)
+                updates, metrics = _learn(config, trial, one, learner, offline, memory, draw.generator, paid)
                 scenario, (trajectory, _, history, tug) = draw.start.scenario, one
                 record = make_record(config.reward, learner.name, trial, scenario, trajectory, history, updates, tug)
                 records.append(record)
@@ -242,13 +246,16 @@ def _learn(
     offline: FeatureBuffer,
     memory: OnlineMemory,
     generator: torch.Generator,
+    paid: bool,
 ) -> tuple[int, dict[str, float]]:
-    """Keep a trial and take the updates that it brings; returns how many and the mean of their metrics."""
+    """Keep a trial and take the updates that it brings; returns how many and the mean of their metrics. ``paid`` says
+    whether any trial before it was."""
     trajectory, refuted = rolled.trajectory, rolled.tug is not None and not rolled.tug.held
     learned = unpaid(trajectory) if refuted and config.guard.mode == "gate" else trajectory
     withheld = refuted and config.guard.mode == "alarm"
     memory.append(learned, rolled.features, learn=not withheld)
-    updates = 0 if trial <= config.warmup_trials else config.updates_per_step * len(trajectory)
+    waits = config.await_payment and not paid and not learned.reward.any()
+    updates = 0 if trial <= config.warmup_trials or waits else config.updates_per_step * len(trajectory)
     assert config.online_fraction is not None
     metrics = []
     for _ in range(updates):
