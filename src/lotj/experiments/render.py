@@ -104,22 +104,17 @@ def _practice(results: Path) -> str:
 NOT_YET = "Not measured yet.\n"
 
 
-def _unseen(results: Path) -> str:
-    found = read_results(results / "unseen")
-    return summary_table(found) if found else NOT_YET
-
-
 def _trials(results: Path) -> str:
     short, whole = (read_results(results / name) for name in ("practice_fifty", "practice"))
     return trials_table({50: short, 200: whole}) if short else NOT_YET
 
 
-def _arms(folder: str) -> Callable[[Path], str]:
-    """Ways of practising the same connectors."""
+def _all_of(table: Callable[[Sequence[Mapping[str, Any]]], str], folder: str) -> Callable[[Path], str]:
+    """A table of all results in a folder."""
 
     def text(results: Path) -> str:
         found = read_results(results / folder)
-        return arms_table(found) if found else NOT_YET
+        return table(found) if found else NOT_YET
 
     return text
 
@@ -163,16 +158,17 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "reward-levers": _levers,
     "reward-connectors": _connectors,
     "practice": _practice,
-    "unseen": _unseen,
+    "unseen": _all_of(summary_table, "unseen"),
     "trials": _trials,
-    "arms": _arms("ensemble"),
+    "arms": _all_of(arms_table, "ensemble"),
     "redteam": _redteam,
     "redteam-candidates": _of(candidates_table, "reward", "redteam.json"),
     "redteam-families": _of(families_table, "reward", "redteam.json"),
     "guard": _of(guard_table, "guard", "bricks.json"),
     "senses": _of(senses_table, "blind_cell.json"),
     "check": _of(check_table, "looser.json"),
-    "looser": _arms("looser"),
+    "loosened": _all_of(summary_table, "looser"),
+    "loosened-arms": _all_of(arms_table, "looser"),
     "ablation": _ablation,
 }
 TABLE_IV, LEVERS, PRACTICE = "img/table-iv.png", "img/reward-levers.png", "img/practice.png"
