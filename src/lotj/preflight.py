@@ -239,7 +239,7 @@ def preflight(
     # The chosen rule as long as none is better; among equally good ones the highest recall, then the fewest frames.
     order = [chosen, *sorted(stricter, key=lambda rule: (-table[rule]["recall"], rule.frames, rule.threshold))]
     used = min(order, key=fires)
-    if used == chosen and fires(chosen) <= config.limit * config.presses:
+    if used == chosen:
         used = _loosened(config, chosen, likely, presses)
     count, before = fires(used), fires(chosen)
     go, behind_guard = trusted(config, before, count)
