@@ -5,7 +5,7 @@ unclaimed (`lotj.preflight`). What that is worth is counted by ground truth on f
 same connector, by the rule that validation chose and by the check's: trials with the plug in that are never claimed,
 and claims at which it is not in. Connectors are drawn at random; none is left out.
 
-    python benchmarks/looser.py runs/desk --connectors gen-9-{0..59}
+    python benchmarks/looser.py runs/desk --connectors gen-10-{0..59}
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from lotj.files import write_json
 from lotj.judge import SuccessRule, first_fire
 from lotj.offline import rule_candidates
 from lotj.pipeline import check_reward, evaluate_policy
-from lotj.preflight import PreflightConfig
 from lotj.presets import load_preset
 from lotj.provenance import provenance
 from lotj.stages import load_offline, store_path
@@ -54,7 +53,6 @@ def measure(task: Task) -> dict[str, Any]:
     known = preset.split()
     offline = load_offline(run, known, red_teamed=False)
     config = replace(preset.practice.preflight, attempts=attempts)
-    assert isinstance(config, PreflightConfig)
     std = preset.evaluate.acting_std
     with TrajectoryStore(store_path(run)) as store:
         candidates = rule_candidates(run / "reward")

@@ -1,9 +1,12 @@
 """One torch thread for each test process: several processes with two threads each slow one another down many times."""
 
+import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -11,6 +14,23 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 # Imported first: it chooses how MuJoCo draws, which counts only before mujoco is imported.
 import lotj  # noqa: F401
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Imports a file of ``benchmarks/`` by its name, as if it were run there."""
+    folder = Path(__file__).parents[1] / "benchmarks"
+
+    def imported(name: str) -> ModuleType:
+        monkeypatch.syspath_prepend(str(folder))
+        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules.pop("practising", None)
+        return module
+
+    return imported
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,11 @@ import pytest
 
 from lotj.sim.env import HORIZON
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def senses(monkeypatch: pytest.MonkeyPatch) -> Any:
+def senses(benchmark: Callable[[str], Any]) -> Any:
     """The benchmark's wrapper."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("blind_cell", BENCHMARKS / "blind_cell.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.modules.pop("practising", None)
-    return module.Senses
+    return benchmark("blind_cell").Senses
 
 
 class LosingCell(gymnasium.Env[Any, Any]):

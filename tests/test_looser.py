@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,19 +10,11 @@ import pytest
 
 from lotj.judge import SuccessRule
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def looser(monkeypatch: pytest.MonkeyPatch) -> Any:
+def looser(benchmark: Callable[[str], Any]) -> Any:
     """The benchmark."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("looser", BENCHMARKS / "looser.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.modules.pop("practising", None)
-    return module
+    return benchmark("looser")
 
 
 def test_a_claim_counts_by_the_image_at_which_the_rule_fires(looser: Any) -> None:

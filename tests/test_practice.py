@@ -21,10 +21,10 @@ from lotj.data.store import TrajectoryStore
 from lotj.guard import GuardConfig
 from lotj.judge import GroundTruthJudge, Judge, SuccessRule
 from lotj.online import OnlineMemory, encode_frame
-from lotj.practice import PracticeConfig, PracticeResult, practice
+from lotj.practice import PracticeConfig, PracticePaused, PracticeResult, practice
 from lotj.rollout import rollout
 from lotj.run import Run, load_state
-from lotj.trials import TrialRecord
+from lotj.trials import TrialRecord, read_records
 
 SMALL = EnsembleConfig(components=24, actor_hidden=(32, 32), critic_hidden=(32, 32), prepare_updates=20, batch_size=16)
 
@@ -237,6 +237,18 @@ def test_nothing_is_learned_before_something_was_paid(tmp_path: Path, threshold:
         threshold < 1
     )
     assert threshold != LATE or paid.index(True) > config.warmup_trials
+
+
+def test_a_quarantined_claim_is_no_payment(tmp_path: Path) -> None:
+    """Under the alarm nothing is learned from what a tug refuted, until practice pauses."""
+    config = replace(SHORT, trials=12, await_payment=True, guard=GuardConfig(mode="alarm"))
+    learner, offline = _learner()
+    run = Run(tmp_path, "practice", config, seed=0).start()
+    with pytest.raises(PracticePaused):
+        practice(config, LooseCell(), learner, Judge(ToyReward(), LENIENT), offline, run, np.random.default_rng(0))
+    records = read_records(tmp_path / "trials.jsonl")
+    refuted = [record for record in records if record.refuted and record.trial > config.warmup_trials]
+    assert refuted and not any(record.updates for record in records)
 
 
 @pytest.mark.parametrize("views", [0, 2])

@@ -254,7 +254,7 @@ def _learn(
     learned = unpaid(trajectory) if refuted and config.guard.mode == "gate" else trajectory
     withheld = refuted and config.guard.mode == "alarm"
     memory.append(learned, rolled.features, learn=not withheld)
-    waits = config.await_payment and not paid and not learned.reward.any()
+    waits = config.await_payment and not paid and (refuted or not trajectory.reward.any())
     updates = 0 if trial <= config.warmup_trials or waits else config.updates_per_step * len(trajectory)
     assert config.online_fraction is not None
     metrics = []
