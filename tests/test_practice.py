@@ -215,11 +215,15 @@ def test_a_line_a_trial(tmp_path: Path) -> None:
             np.testing.assert_allclose(row["max_force"], len(trajectory))
 
 
-@pytest.mark.parametrize(("threshold", "refuted"), [(LATE, False), (1.0, False), (0.001, True)])
-def test_nothing_is_learned_before_something_was_paid(tmp_path: Path, threshold: float, refuted: bool) -> None:
-    """Updates begin with the first trial that was paid, and go on; where none ever is, claimed or not, the policy stays
-    what it was."""
-    config = replace(SHORT, trials=12, await_payment=True)
+@pytest.mark.parametrize(
+    ("threshold", "refuted", "awaited"), [(LATE, False, 1), (0.01, False, 2), (1.0, False, 1), (0.001, True, 1)]
+)
+def test_nothing_is_learned_before_something_was_paid(
+    tmp_path: Path, threshold: float, refuted: bool, awaited: int
+) -> None:
+    """Updates begin with the trial whose payment was awaited, and go on; where none ever is paid, claimed or not, the
+    policy stays what it was."""
+    config = replace(SHORT, trials=12, await_payments=awaited)
     cell = ToyCell()
     if refuted:  # a tug that meets nothing refutes every claim
         config = replace(config, guard=GuardConfig(mode="gate"))
@@ -229,19 +233,19 @@ def test_nothing_is_learned_before_something_was_paid(tmp_path: Path, threshold:
     judge = Judge(ToyReward(), SuccessRule(threshold, 1))
     result = practice(config, cell, learner, judge, offline, run, np.random.default_rng(0))
     paid = [bool(record.rewarded_frames) for record in result.trials]
-    begun = [any(paid[: trial + 1]) and trial >= config.warmup_trials for trial in range(len(paid))]
+    begun = [sum(paid[: trial + 1]) >= awaited and trial >= config.warmup_trials for trial in range(len(paid))]
     assert [record.updates for record in result.trials] == [
         record.steps if learns else 0 for record, learns in zip(result.trials, begun)
     ]
     assert any(paid) is (threshold < 1 and not refuted) and any(record.success for record in result.trials) is (
         threshold < 1
     )
-    assert threshold != LATE or paid.index(True) > config.warmup_trials
+    assert not any(paid) or (any(begun) and begun.index(True) > config.warmup_trials)
 
 
 def test_a_quarantined_claim_is_no_payment(tmp_path: Path) -> None:
     """Under the alarm nothing is learned from what a tug refuted, until practice pauses."""
-    config = replace(SHORT, trials=12, await_payment=True, guard=GuardConfig(mode="alarm"))
+    config = replace(SHORT, trials=12, await_payments=1, guard=GuardConfig(mode="alarm"))
     learner, offline = _learner()
     run = Run(tmp_path, "practice", config, seed=0).start()
     with pytest.raises(PracticePaused):

@@ -110,11 +110,12 @@ class Still:
 LADDER = [row(threshold, 2, 0, 0.9) for threshold in (0.1, 0.3, 0.5, 0.7, 0.9)]
 
 
-def attempt(presses: list[float], attempts: list[float], **config: Any) -> Preflight:
-    """Ask by presses and attempts that score so."""
+def attempt(presses: list[float], attempts: list[float], more: list[float] | None = None, **config: Any) -> Preflight:
+    """Ask by presses and attempts that score so; ``more`` are made where too few of those look like successes, and are
+    like them where they are not given."""
     settings = PreflightConfig(presses=len(presses), attempts=len(attempts), **{"limit": 0.5, **config})
-    chosen = SuccessRule(0.7, 2)
-    return preflight(settings, ToyCell(), Script(*presses, *attempts), chosen, LADDER, 0, policy=Still())
+    scores = Script(*presses, *attempts, *(attempts if more is None else more))
+    return preflight(settings, ToyCell(), scores, SuccessRule(0.7, 2), LADDER, 0, policy=Still())
 
 
 FAILED = [0.001, 0.002, 0.004]
@@ -127,7 +128,7 @@ def test_a_rule_that_leaves_successes_unclaimed_is_made_looser() -> None:
     assert answer.rule == SuccessRule(0.4, 2) and answer.go and answer.recall is None
     assert (answer.attempts, answer.likely, answer.chosen_claimed, answer.claimed) == (10, 4, 1, 4)
     unlike = attempt(FAILED, [0.02, 0.1, 0.4, 0.8])
-    assert unlike.likely == 0 and "4 attempts do not tell" in unlike.reason
+    assert unlike.likely == 0 and "8 attempts do not tell" in unlike.reason
     assert "4 of 10 attempts" in answer.reason and "looser" in answer.reason and "0.4 instead of" in answer.reason
 
 
@@ -136,7 +137,7 @@ def test_a_rule_that_leaves_successes_unclaimed_is_made_looser() -> None:
     [
         pytest.param(FAILED, [0.45, 0.55, 0.65, 0.75], {"claimed": 0.75}, 0.5, id="no more than is asked for"),
         pytest.param(FAILED, [0.9, 0.95, 0.8, 0.001], {}, 0.7, id="nothing is left unclaimed"),
-        pytest.param(FAILED, [0.45, 0.55, 0.001, 0.001], {}, 0.7, id="too few look like successes"),
+        pytest.param(FAILED, [0.45, 0.001, 0.001, 0.001], {}, 0.7, id="too few look like successes"),
         pytest.param(FAILED, [0.25, 0.35, 0.38, 0.001], {}, 0.2, id="as loose as it must be"),
         pytest.param(FAILED, [0.06, 0.07, 0.08, 0.001], {}, 0.05, id="looser than any of the table"),
         pytest.param(FAILED, [0.015, 0.015, 0.015, 0.001], {"apart": 0.0}, 0.7, id="as if nothing looked like success"),
@@ -158,6 +159,23 @@ def test_how_loose_a_rule_may_become(
     assert attempt(presses, attempts, **config).rule.threshold == pytest.approx(threshold)
 
 
+@pytest.mark.parametrize(
+    ("attempts", "more", "made", "likely", "threshold"),
+    [
+        ([0.45, 0.55, 0.65, 0.001], [], 4, 3, 0.4),
+        ([0.45, 0.55, 0.001, 0.001], [0.65, 0.001, 0.001, 0.001], 8, 3, 0.4),
+        ([0.45, 0.55, 0.001, 0.001], [0.001] * 4, 8, 2, 0.7),
+        ([0.001] * 4, [0.45, 0.55, 0.65, 0.001], 8, 3, 0.4),
+    ],
+)
+def test_as_many_attempts_again_where_too_few_look_like_successes(
+    attempts: list[float], more: list[float], made: int, likely: int, threshold: float
+) -> None:
+    """Once, and only where fewer than three do; all that were made count."""
+    answer = attempt(FAILED, attempts, more)
+    assert (answer.attempts, answer.likely, answer.rule.threshold) == (made, likely, threshold)
+
+
 def test_without_attempts_nothing_is_looser_and_the_presses_are_the_same() -> None:
     """Attempts come after the presses, which do not depend on them."""
     answer = attempt(FAILED, [])
@@ -167,11 +185,11 @@ def test_without_attempts_nothing_is_looser_and_the_presses_are_the_same() -> No
     policy, told = Still(), list[tuple[int, int]]()
     for cell, attempts in zip(cells, (0, 4)):
         settings = PreflightConfig(presses=2, attempts=attempts)
-        scores = Script(*[0.1] * 6)
+        scores = Script(*[0.1] * 10)
         preflight(settings, cell, scores, CHOSEN, TABLE, 3, policy=policy, progress=lambda *at: told.append(at))
-    assert [options["scenario"] for options in cells[1].options if options] == ["II", "II", "I", "II", "I", "II"]
-    assert cells[0].options == cells[1].options[:2] and all(policy.explored) and len(policy.explored) == 4 * 8
-    assert told == [(1, 2), (2, 2), *((done, 6) for done in range(1, 7))]
+    assert [options["scenario"] for options in cells[1].options if options] == ["II"] * 2 + ["I", "II"] * 4
+    assert cells[0].options == cells[1].options[:2] and all(policy.explored) and len(policy.explored) == 8 * 8
+    assert told == [(1, 2), (2, 2), *((done, 6) for done in range(1, 7)), *((done, 10) for done in range(7, 11))]
 
 
 def test_ground_truth_has_no_say() -> None:

@@ -49,9 +49,9 @@ class PracticeConfig:
     """Gradient steps for each action of the trial just made."""
     warmup_trials: int = 4
     """First trials that are collected without updates."""
-    await_payment: bool = later(False)
-    """No updates before a trial has been paid: a reward that knows no success here teaches a good policy that all it
-    does is worth nothing."""
+    await_payments: int = later(0)
+    """No updates before so many trials have been paid: a reward that knows next to no success here teaches a good
+    policy that what it does is worth nothing."""
     batch_size: int = 64
     """Transitions in a batch."""
     online_fraction: float | None = None
@@ -81,8 +81,9 @@ class PracticeConfig:
         for name in ("trials", "updates_per_step", "batch_size", "checkpoint_every_trials", "horizon"):
             if getattr(self, name) < 1:
                 raise ValueError(f"PracticeConfig.{name} must be at least 1, got {getattr(self, name)}")
-        if self.warmup_trials < 0:
-            raise ValueError(f"PracticeConfig.warmup_trials must not be negative, got {self.warmup_trials}")
+        for name in ("warmup_trials", "await_payments"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"PracticeConfig.{name} must not be negative, got {getattr(self, name)}")
         if self.online_views is not None and self.online_views < 0:
             raise ValueError(f"PracticeConfig.online_views must not be negative, got {self.online_views}")
         if self.online_fraction is not None and not 0.0 < self.online_fraction <= 1.0:
@@ -221,7 +222,7 @@ def practise_in_rounds(
             draws = [_draw(config, seed, trial) for trial in trials]
             rolled = fleet.roll(learner, [draw.start for draw in draws])
             for trial, draw, one in zip(trials, draws, rolled):
-                paid = any(record.rewarded_frames for record in records)
+                paid = sum(record.rewarded_frames > 0 for record in records)
                 updates, metrics = _learn(config, trial, one, learner, offline, memory, draw.generator, paid)
                 scenario, (trajectory, _, history, tug) = draw.start.scenario, one
                 record = make_record(config.reward, learner.name, trial, scenario, trajectory, history, updates, tug)
@@ -246,16 +247,17 @@ def _learn(
     offline: FeatureBuffer,
     memory: OnlineMemory,
     generator: torch.Generator,
-    paid: bool,
+    paid: int,
 ) -> tuple[int, dict[str, float]]:
-    """Keep a trial and take the updates that it brings; returns how many and the mean of their metrics. ``paid`` says
-    whether any trial before it was."""
+    """Keep a trial and take the updates that it brings; returns how many and the mean of their metrics. ``paid`` is
+    how many trials before it were."""
     trajectory, refuted = rolled.trajectory, rolled.tug is not None and not rolled.tug.held
     learned = unpaid(trajectory) if refuted and config.guard.mode == "gate" else trajectory
     withheld = refuted and config.guard.mode == "alarm"
     memory.append(learned, rolled.features, learn=not withheld)
-    waits = config.await_payment and not paid and (refuted or not trajectory.reward.any())
-    updates = 0 if trial <= config.warmup_trials or waits else config.updates_per_step * len(trajectory)
+    paid += not refuted and bool(trajectory.reward.any())
+    waits = trial <= config.warmup_trials or paid < config.await_payments
+    updates = 0 if waits else config.updates_per_step * len(trajectory)
     assert config.online_fraction is not None
     metrics = []
     for _ in range(updates):

@@ -32,7 +32,7 @@ from lotj.stats import Interval, clopper_pearson
 from lotj.types import Observation, Policy, RewardModel, StoppedError, later
 
 FEWEST = 3
-"""So many attempts must look like successes before a rule is made looser for their sake."""
+"""So many attempts must look like successes before a rule is made looser for their sake; else as many more are made."""
 LOOSER = (0.02, 0.05, *THRESHOLDS)
 """Thresholds that a looser rule may have."""
 LOGIT = 7.0
@@ -50,7 +50,8 @@ class PreflightConfig:
     recall: float = 0.5
     """A stricter rule must have found at least this share of the successes on validation connectors."""
     attempts: int = later(0)
-    """Attempts of the offline policy, of which nobody says how they ended; 0 makes none, and the rule no looser."""
+    """Attempts of the offline policy, of which nobody says how they ended, and as many again where fewer than
+    ``FEWEST`` look like successes; 0 makes none, and the rule no looser."""
     claimed: float = later(0.9)
     """Share of the attempts that look like successes that a looser rule is to claim, and that a stricter one must leave
     of those that the chosen rule claims."""
@@ -198,7 +199,7 @@ def preflight(
         progress: called with (trials made, trials in all).
     """
     attempts = config.attempts if policy is not None else 0
-    done = 0
+    done, total = 0, config.presses + attempts
 
     def score(trier: Policy, scenario: str, *numbers: int) -> tuple[NDArray[np.floating[Any]], NDArray[np.uint8]]:
         """What the reward makes of a trial's images, and the first of them."""
@@ -214,18 +215,22 @@ def preflight(
             source="preflight",
         )
         done += 1
-        progress(done, config.presses + attempts)
+        progress(done, total)
         return reward_model.probability(trajectory.image[1:]), trajectory.image[0]
 
     pressed = [score(BlindPress(far=index % 2 == 1), "II", index) for index in range(config.presses)]
-    tried = [score(policy, ("I", "II")[index % 2], index, 1) for index in range(attempts) if policy is not None]
     presses, first = [probability for probability, _ in pressed], [image for _, image in pressed]
 
     def fires(rule: SuccessRule) -> int:
         return _claimed(rule, presses)
 
-    attempted = [probability for probability, _ in tried]
-    likely = likely_successes(attempted, presses, chosen.frames, config.limit, config.apart)
+    attempted: list[NDArray[np.floating[Any]]] = []
+    likely: list[NDArray[np.floating[Any]]] = []
+    while policy is not None and len(likely) < FEWEST and len(attempted) < 2 * attempts:
+        total = config.presses + len(attempted) + attempts
+        more = range(len(attempted), len(attempted) + attempts)
+        attempted += [score(policy, ("I", "II")[index % 2], index, 1)[0] for index in more]
+        likely = likely_successes(attempted, presses, chosen.frames, config.limit, config.apart)
     table = {SuccessRule(row["threshold"], row["frames"]): row for row in candidates}
     stricter = [
         rule
@@ -255,7 +260,7 @@ def preflight(
         interval=clopper_pearson(count, config.presses),
         recall=table[used]["recall"] if used in table else None,
         nearest=_nearest(embed(np.stack(first)).mean(axis=0), known) if known and embed and first else (),
-        attempts=attempts,
+        attempts=len(attempted),
         likely=len(likely),
         claimed=_claimed(used, likely),
         chosen_claimed=_claimed(chosen, likely),

@@ -249,7 +249,7 @@ PRESETS: dict[str, Preset] = {
         generated_more=60,
         trajectories=40,
         dagger=DaggerConfig(trials=20),
-        practice=RecipeConfig(practice=PracticeConfig(await_payment=True), preflight=PreflightConfig(attempts=20)),
+        practice=RecipeConfig(practice=PracticeConfig(await_payments=3), preflight=PreflightConfig(attempts=20)),
     ),
     "paper": _sized(
         "paper",
