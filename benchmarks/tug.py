@@ -39,6 +39,7 @@ def measure(task: tuple[str, int]) -> dict[str, Any]:
                 if not reach(env, kind, seed):
                     continue
                 tug = tug_test(env, TugConfig())
+                assert tug is not None
                 counts[kind]["trials"] += 1
                 counts[kind]["held"] += tug.held
                 resistance[kind].append(round(min(tug.resistance), 2))

@@ -306,6 +306,23 @@ def test_whatever_is_asked_for_the_tool_stays_in_its_box_and_its_steps_short(act
     assert longest <= (step or 0.01 * np.sqrt(3)) + 1e-7
 
 
+@pytest.mark.parametrize("step", [None, 0.002])
+def test_backing_off_and_pulling_out_keep_to_the_box_and_the_step(step: float | None) -> None:
+    """Overloaded all the time, near the top of its box, and then led out of it: up is no further than anywhere else."""
+    env, robot = cell(replace(SPEC, step=step, horizon=100))
+    with env:
+        env.reset()
+        env.step(np.array([0, 0, 1.0]))
+        robot.faults["force"] = (0.0, 0.0, 40.0)
+        for _ in range(60):
+            assert "force" in env.step(np.array([0, 0, 1.0]))[4]["safety"]
+        robot.faults.pop("force")
+        env.extract()
+    path = np.array([robot.start, *robot.visited])[:, 2]
+    assert path.max() <= 0.08 + 1e-7 and path[-1] == pytest.approx(0.08, abs=1e-3)
+    assert np.abs(np.diff(path)).max() <= (step or 0.01) + 1e-7
+
+
 def test_an_arm_that_creeps_out_of_its_box_is_led_back() -> None:
     """A controller that drifts by 1 mm a step along x, at the wall, under a policy that pushes against it."""
 
@@ -472,6 +489,22 @@ def test_ctrl_c_ends_in_a_safe_pose_and_leaves_the_handlers_as_they_were(number:
     assert robot.position[2] == pytest.approx(0.08, abs=1e-3)
     assert robot.position[0] == pytest.approx(0.005)
     assert signal.getsignal(number) is held
+
+
+def test_ctrl_c_stops_whichever_cell_is_moving() -> None:
+    """Of two cells of a process the one entered first moves when the signal comes."""
+    (first, robot), (second, _) = cell(), cell()
+    with pytest.raises(KeyboardInterrupt), first, second:
+        first.reset()
+        second.reset()
+        first.step(np.array([0.5, 0, 0]))
+        os.kill(os.getpid(), signal.SIGINT)
+        first.step(np.array([0.5, 0, 0]))
+    assert robot.position[0] == pytest.approx(0.005) and robot.position[2] == pytest.approx(0.08, abs=1e-3)
+    third, _ = cell()
+    with third:
+        third.reset()
+        third.step(np.array([0.5, 0, 0]))
 
 
 def test_a_plug_that_is_in_stays_in() -> None:

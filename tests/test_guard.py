@@ -122,8 +122,52 @@ def test_what_is_inserted_holds_and_what_rests_beside_is_free(connector: str, ro
             env.step(expert.act({}, rng))
         assert env.success is (beside == 0.0)
         tug = tug_test(env, TugConfig())
-        assert tug.held is (beside == 0.0), (seed, tug)
+        assert tug is not None and tug.held is (beside == 0.0), (seed, tug)
     env.close()
+
+
+class Limited(FeelingCell):
+    """Its safety layer backs off at the given step from now on; the plug is held, or nothing is."""
+
+    def __init__(self, after: int, held: bool) -> None:
+        super().__init__(horizon=100)
+        self.after, self.held, self.cut_off = after, held, ""
+
+    def step(self, action: np.ndarray) -> Any:
+        result = super().step(action)
+        pulled_out = bool(self.cut_off)
+        self.force = np.array([*(-30.0 * np.asarray(action[:2]) * (self.held and not pulled_out)), 0.0], np.float32)
+        self.after -= 1
+        if self.after <= 0:
+            self.cut_off = "a force of 30.00 N (limit 12)"
+        return *result[:4], self._info()
+
+
+@pytest.mark.parametrize(
+    ("after", "held", "felt"),
+    [(0, True, None), (2, True, None), (3, True, True), (4, True, True), (5, True, True), (5, False, None)],
+)
+def test_where_the_robot_has_backed_off_nothing_is_felt(after: int, held: bool, felt: bool | None) -> None:
+    """Two steps of lift, two to each side. A tug that meets the limit is felt all the same; what comes after is not."""
+    env = Limited(after, held)
+    env.reset(seed=1)
+    env.cut_off = "a force" if after == 0 else ""
+    tug = tug_test(env, TugConfig())
+    assert (tug and tug.held) is felt
+    if tug is not None:
+        assert tug.resistance == pytest.approx((24.0,) * ((after - 1) // 2))
+
+
+@pytest.mark.parametrize("mode", ["gate", "alarm"])
+def test_what_cannot_be_felt_is_not_paid(tmp_path: Path, mode: str) -> None:
+    """Nor is it refuted: the alarm counts tugs."""
+    cell = FeelingCell()
+    cell.cut_off = "a force of 30.00 N (limit 12)"  # type: ignore[attr-defined]
+    result, _ = run_practice(tmp_path, guarded(mode), EAGER, cell)
+    assert len(result.trials) == SHORT.trials
+    assert not any(one.success or one.refuted or one.tug or one.rewarded_frames for one in result.trials)
+    with TrajectoryStore(tmp_path / "online.sqlite") as store:
+        assert not any(store.read(index).reward.any() for index in range(len(store)))
 
 
 def test_a_cell_that_feels_nothing_is_refused(tmp_path: Path) -> None:
@@ -210,6 +254,24 @@ def test_a_persons_label_decides(tmp_path: Path, label: bool, monkeypatch: pytes
     with pytest.raises(PracticePaused):
         run_practice(tmp_path, guarded("alarm"), EAGER)
     assert remembered[last.seed] is label
+
+
+@pytest.mark.parametrize("label", [False, True])
+def test_what_a_person_says_was_a_success_is_a_payment(tmp_path: Path, label: bool) -> None:
+    """Where payments are awaited (``await_payments``), a refuted claim counts once a person has said so."""
+    config = guarded("alarm", await_payments=1, warmup_trials=0)
+    for _ in range(3):
+        with pytest.raises(PracticePaused) as paused:
+            run_practice(tmp_path, config, EAGER)
+        last = read_records(tmp_path / "trials.jsonl")[-1]
+        said = dict.fromkeys(paused.value.trials, label) | dict(read_audit(tmp_path).labels)
+        write_audit(tmp_path, Audit(last.trial, said))
+    records = read_records(tmp_path / "trials.jsonl")
+    first = next(record.trial for record in records if record.refuted or record.rewarded_frames)
+    assert records[first - 1].refuted and len(records) > first
+    learned_from = [record.trial for record in records if record.updates]
+    begun = [record.trial for record in records if record.rewarded_frames or (label and record.trial > first)]
+    assert learned_from[:1] == begun[:1] and (label or not records[first].updates or records[first].rewarded_frames)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from lotj import cli
 from lotj.data.replay import FrameSampling, TransitionDataset
 from lotj.data.store import TrajectoryStore
 from lotj.files import append_json
-from lotj.guard import Audit, write_audit
+from lotj.guard import Audit, unpaid, write_audit
 from lotj.keeping import PERSON, ROBOT, keep
 from lotj.offline import Known
 from lotj.presets import load_preset
@@ -23,8 +25,9 @@ from lotj.trials import TrialRecord
 from lotj.types import Trajectory
 
 
-def practised(folder: Path, diagnostic: bool = False, frames: int = 1) -> Path:
-    """A finished practice of four trials: failed, paid, refuted and audited as right, refuted and not looked at."""
+def practised(folder: Path, diagnostic: bool = False, frames: int = 1, gate: bool = False) -> Path:
+    """A finished practice of four trials: failed, paid, refuted and audited as right, refuted and not looked at. The
+    gate stores the refuted ones unpaid."""
     run = Run(folder, "practice", {"rule": {"threshold": 0.5, "frames": frames}}, 0)
     run.start()
     run.finish({"diagnostic": diagnostic})
@@ -35,21 +38,9 @@ def practised(folder: Path, diagnostic: bool = False, frames: int = 1) -> Path:
             truth = {"success": np.array([False, True, True, True]), "tip_in_socket": np.zeros((4, 3), np.float32)}
             frame = np.full((4, 8, 8, 3), trial, np.uint8)
             state, action = np.zeros((4, 0), np.float32), np.zeros((3, 3), np.float32)
-            store.append(
-                Trajectory(
-                    frame,
-                    state,
-                    action,
-                    reward,
-                    paid,
-                    not paid,
-                    "plug",
-                    "cell",
-                    7,
-                    "practice",
-                    {**truth, "force": np.ones(4, np.float32)},
-                )
-            )
+            truth["force"] = np.ones(4, np.float32)
+            made = Trajectory(frame, state, action, reward, paid, not paid, "plug", "cell", 7, "practice", truth)
+            store.append(unpaid(made) if gate and trial >= 3 else made)
             append_json(folder / "trials.jsonl", record(trial, paid, refuted=trial >= 3))
     write_audit(folder, Audit(3, {3: True}))
     return folder
@@ -69,13 +60,43 @@ def test_own_labels_are_kept_and_ground_truth_is_not(tmp_path: Path) -> None:
     assert kept == (3, 2, 1)
     with TrajectoryStore(library) as store:
         trials = [store.read(index) for index in range(len(store))]
-        assert store.metadata["kept"] == {"plug/ensemble-learned-s0": {"commit": "abc", "trials": 3}}
+        (about,) = store.metadata["kept"].items()
+    assert about[0] == "plug/ensemble-learned-s0" and about[1].items() >= {"commit": "abc", "trials": 3}.items()
     assert [int(trial.image[0, 0, 0, 0]) for trial in trials] == [1, 2, 3]
     for trial, paid, source in zip(trials, (False, True, True), (ROBOT, ROBOT, PERSON)):
         assert trial.privileged["success"].tolist() == [False, False, False, paid]
         assert trial.privileged["label_source"].tolist() == [source] * 4
         assert set(trial.privileged) == {"success", "label_source", "force"}
         assert trial.terminated == paid
+
+
+def test_a_persons_yes_undoes_the_gate(tmp_path: Path) -> None:
+    """The gate stores what a tug refuted without pay; a person who looked says more, and is kept so."""
+    folder = practised(tmp_path / "plug" / "ensemble-learned-gate-s0", gate=True)
+    assert keep(folder, tmp_path / "library.sqlite", {}) == (3, 2, 1)
+    with TrajectoryStore(tmp_path / "library.sqlite") as store:
+        said = store.read(2)
+    assert said.terminated and not said.truncated and said.reward.tolist() == [0, 0, 1]
+    assert said.privileged["success"].tolist() == [False] * 3 + [True]
+    assert set(said.privileged) == {"success", "label_source", "force"}
+
+
+def test_a_practice_made_anew_is_another_one(tmp_path: Path) -> None:
+    """In a folder of the same name, where the first was deleted: its trials join those that were kept."""
+    library, folder = tmp_path / "library.sqlite", tmp_path / "plug" / "ensemble-learned-s0"
+    for began in ("2026-01-01", "2026-01-02"):
+        practised(folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "started": began}))
+        for _ in range(2):
+            assert keep(folder, library, {}) == (3, 2, 1)
+        shutil.rmtree(folder)
+    with TrajectoryStore(library) as store:
+        assert len(store) == 6
+        assert {name: about["began"] for name, about in store.metadata["kept"].items()} == {
+            "plug/ensemble-learned-s0": "2026-01-01",
+            "plug/ensemble-learned-s0 2026-01-02": "2026-01-02",
+        }
 
 
 def test_a_claim_is_of_all_its_frames(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from lotj import cli, demo, stages
+from lotj import cli, demo, pipeline, stages
 from lotj.algos.policy import ImagePolicy
 from lotj.cells.adapter import CellEnv
 from lotj.cells.safety import CellStoppedError, JammedError, SafeCell
@@ -249,16 +249,20 @@ def test_an_own_cells_word_counts() -> None:
         assert made[0].inserted == told and ("the cell itself" in made[0].why) != told
 
 
-def test_another_scale_is_refused(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As practice refuses it: 10 mm where the data had 5 would move twice as far."""
+def test_another_scale_is_refused(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10 mm where the data had 5 would move twice as far: refused before the cell is opened."""
     cell = tmp_path / "cell.toml"
     text = Path("examples/rehearsal.toml").read_text()
     assert "metres_per_unit = 0.005" in text
     cell.write_text(text.replace("metres_per_unit = 0.005", "metres_per_unit = 0.01"))
-    for command in (["insert"], ["evaluate", "--trials", "1"]):
+    cell_opened: list[str] = []
+    monkeypatch.setattr(pipeline, "open_cell", lambda *_, **__: cell_opened.append("opened"))
+    for command in (["insert"], ["evaluate", "--trials", "1"], ["practice"], ["practice", "--reward", "ground-truth"]):
         with pytest.raises(SystemExit):
             cli.main([*command, "--run", str(tiny_run), "--connector", "hdmi-a", "--cell", str(cell)])
-        assert "this cell moves [0.01" in capsys.readouterr().err
+        assert "this cell moves [0.01" in capsys.readouterr().err and not cell_opened
 
 
 def test_the_offline_policy_of_a_run(tiny_run: Path) -> None:

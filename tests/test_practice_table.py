@@ -15,7 +15,7 @@ import pytest
 from lotj import cli, pipeline
 from lotj.evaluate import trial_seed
 from lotj.experiments import practice_runs
-from lotj.experiments.cases import evaluation
+from lotj.experiments.cases import evaluation, unfinished, write_result
 from lotj.experiments.practice_cases import PracticeTableConfig, changed
 from lotj.experiments.practice_summary import arms_table, summary_table, trials_table
 from lotj.experiments.practice_table import (
@@ -35,6 +35,7 @@ from lotj.pipeline import check_reward
 from lotj.preflight import Preflight, PreflightConfig
 from lotj.presets import PRESETS
 from lotj.recipe import RecipeConfig
+from lotj.sim.template import commented_toml, example
 from lotj.stats import barnard, mcnemar, show_p, signed_ranks
 from lotj.tables import count
 from lotj.types import Trials
@@ -100,6 +101,23 @@ def a_result(
         "curve": [],
         "practice": {"summary": {"dislodged": 0}},
     } | changes
+
+
+@pytest.mark.parametrize(
+    ("differs", "told"),
+    [
+        ({"offline": {"stages": {"policy": "another"}}}, "another offline run"),
+        ({"case": {"trials": 50}}, "another number of trials"),
+        ({"case": {"evaluation_trials": 10}}, "another number of evaluation trials"),
+    ],
+)
+def test_unlike_practices_are_not_pooled(differs: dict[str, Any], told: str) -> None:
+    """Of another length, or from another offline run: the table's rows do not say so."""
+    one, other = a_result("iql", "learned", 0, 5, 6), a_result("iql", "learned", 1, 5, 6)
+    other = other | {key: other.get(key, {}) | value for key, value in differs.items()}
+    assert pool([one, one | {"connector": "nema-5-15"}])
+    with pytest.raises(ValueError, match=f"iql-learned-s1 has {told} than iql-learned-s0"):
+        pool([one, other])
 
 
 def test_offline_is_counted_once_and_online_pooled() -> None:
@@ -516,8 +534,7 @@ def test_cases_are_practised_once_and_repeated_from_their_files(
 def test_a_checked_practice_goes_by_the_rule_of_the_answer(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And any other by the one that validation chose, whatever the answer; both have the same answer on record. Of two attempts
-    too few look like successes, so two more are made."""
+    """And any other by the one that validation chose, whatever the answer; both have the same answer on record."""
     rule = SuccessRule(0.123, 2)
     asked: list[PreflightConfig] = []
 
@@ -538,7 +555,7 @@ def test_a_checked_practice_goes_by_the_rule_of_the_answer(
         config = json.loads((tmp_path / "runs" / CONNECTOR / practised / "config.json").read_text())
         assert config["config"]["rule"] == own
         answer = result_of(tmp_path, f"{CONNECTOR}-{practised}")["preflight"]
-        assert answer["rule"] == {"threshold": 0.123, "frames": 2} and answer["attempts"] == 4
+        assert answer["rule"] == {"threshold": 0.123, "frames": 2} and answer["attempts"] == 2
     assert [config.attempts for config in asked] == [2, 2]
 
 
@@ -573,8 +590,27 @@ def test_what_cannot_be_practised_is_refused_before_any_work(
     options = ("--connectors", CONNECTOR, "--recipes", "iql", "--rewards", "learned", "--seeds", "0")
     told = refusal(tiny_run, tmp_path, capsys, *options)
     assert "another case.trials, case.evaluation_trials" in told and "--results" in told
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "results" / f"{case.name}.json").unlink()
+    (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "offline.json").write_text("{}")
     assert "another offline run" in refusal(tiny_run, tmp_path, capsys, *options)
+
+
+def test_an_edited_connector_is_another(tmp_path: Path) -> None:
+    """A result of what a file described does not pass for one of what it describes now."""
+    path = tmp_path / "plug.toml"
+    path.write_text(commented_toml(example("plug")))
+    (case,) = PracticeTableConfig((str(path),), ("iql",), ("learned",), seeds=(0,)).cases()
+    write_result(case, tmp_path / "results", {}, {})
+    assert unfinished([case], tmp_path / "results") == []
+    path.write_text(commented_toml(replace(example("plug"), clearance=0.0004)))
+    with pytest.raises(ValueError, match=r"another described\.clearance"):
+        unfinished([case], tmp_path / "results")
+    held = json.loads((tmp_path / "results" / f"{case.name}.json").read_text())
+    del held["described"]  # as results of before had it
+    (tmp_path / "results" / f"{case.name}.json").write_text(json.dumps(held))
+    assert unfinished([case], tmp_path / "results") == []
 
 
 def test_a_validation_connector_is_practised_on_purpose(

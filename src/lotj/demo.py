@@ -12,7 +12,7 @@ import torch
 
 from lotj.algos.policy import ImagePolicy
 from lotj.cells.adapter import Ask
-from lotj.cells.opening import described, honours_scenarios, identify, is_own_cell, robot_name
+from lotj.cells.opening import action_scale, described, honours_scenarios, identify, is_own_cell, robot_name
 from lotj.data.store import TrajectoryStore
 from lotj.evaluating import evaluate_in
 from lotj.files import to_json, write_json
@@ -22,7 +22,7 @@ from lotj.keeping import Kept, keep
 from lotj.learned import OFFLINE, about_practice
 from lotj.offline import Known, rule_candidates
 from lotj.parallel import beside
-from lotj.pipeline import check_reward, practise
+from lotj.pipeline import check_reward, practise, refuse_other_scale
 from lotj.preflight import NotTrustedError, PreflightConfig, trusted
 from lotj.presets import Preset
 from lotj.provenance import provenance
@@ -193,9 +193,13 @@ def practise_in(
         cells: as for ``practice_stage``.
 
     Raises:
+        ValueError: an action means another displacement in one of the cells than in the data.
         PracticePaused: the guard's alarm.
     """
     robot = preset.robot
+    with TrajectoryStore(places.store) as store:
+        for each in {robot, *cells.robots}:
+            refuse_other_scale(store, action_scale(each))
     torch.set_num_threads(preset.threads)  # also for the evaluation: what a trial comes to depends on it
     validation = refuse_known(connector, offline.known, preset.known, robot=robot, allow_validation=allow_validation)
     out, name = places.out, identify(connector, robot).name

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lotj.algos.learner import Learner
 from lotj.distributed import RayCluster
-from lotj.guard import GuardConfig, Tug, tug_test
+from lotj.guard import GuardConfig, Tug, tug_test, unpaid
 from lotj.judge import GroundTruthJudge, Judge, Judgement
 from lotj.kept import Kept
 from lotj.online import EncodingPolicy
@@ -57,7 +57,8 @@ class Rolled(NamedTuple):
     history: Sequence[Judgement]
     """Of images 1 to T."""
     tug: Tug | None
-    """What the robot felt after a trial that the judge ended, with a guard."""
+    """What the robot felt after a trial that the judge ended, with a guard; None too where its safety layer had backed
+    off, so that there was nothing to feel: such a trial is not paid."""
 
 
 class Cell:
@@ -102,7 +103,11 @@ class Cell:
             source=self._source,
             reveal_ground_truth=self._reveal_ground_truth,
         )
-        tug = tug_test(self.env, self._guard.tug) if trajectory.terminated and self._guard.mode != "off" else None
+        tug = None
+        if trajectory.terminated and self._guard.mode != "off":
+            tug = tug_test(self.env, self._guard.tug)
+            if tug is None:
+                trajectory = unpaid(trajectory)
         return Rolled(trajectory, robot.features(trajectory), tuple(self._judge.history), tug)
 
     def roll_with(self, weights: Mapping[str, Any], start: Start) -> Rolled:

@@ -99,19 +99,27 @@ class Tug(NamedTuple):
     held: bool
 
 
-def tug_test(env: gymnasium.Env[Any, Any], config: TugConfig) -> Tug:
+def tug_test(env: gymnasium.Env[Any, Any], config: TugConfig) -> Tug | None:
     """Lift a little, tug to four sides, and feel. Call it where a trial has ended and before the next reset.
+
+    A cell whose safety layer backs off (``env.cut_off``, as ``lotj.cells.safety.SafeCell`` has it) has pulled the plug
+    out, and nothing is felt from then on. A tug that met the resistance asked for before that is answer enough.
 
     Args:
         env: its ``info`` holds ``wrist_force`` (3,) N in the base frame, of the plug on the fingers.
         config: how.
 
+    Returns:
+        What was felt; None where the safety layer had backed off before there was anything to feel.
+
     Raises:
         ValueError: the cell does not tell its wrist force.
     """
-    for _ in range(config.lift_steps):
+    for _ in range(0 if _backed_off(env) else config.lift_steps):
         env.step(_action(env, (0, 0), config.lift))
-    resistance = []
+    if _backed_off(env):
+        return None
+    resistance: list[float] = []
     for side in SIDES:
         forces = []
         for _ in range(config.tug_steps):
@@ -122,7 +130,13 @@ def tug_test(env: gymnasium.Env[Any, Any], config: TugConfig) -> Tug:
                     "the cell, or practise with the guard off"
                 )
             forces.append(-float(np.dot(info["wrist_force"][:2], side)))
+            if _backed_off(env):
+                break
         resistance.append(max(forces))
+        if _backed_off(env):
+            break
+    if _backed_off(env) and resistance[-1] < config.resistance:
+        return None
     return Tug(tuple(resistance), min(resistance) >= config.resistance)
 
 
@@ -143,6 +157,13 @@ def alarm_at(held: Sequence[bool], config: AlarmConfig) -> int | None:
         if total >= log(config.evidence):
             return index
     return None
+
+
+def paid(trajectory: Trajectory) -> Trajectory:
+    """The trial as a success at its last image, as a person said who looked."""
+    reward = np.zeros_like(trajectory.reward)
+    reward[-1] = 1
+    return replace(trajectory, reward=reward, terminated=True, truncated=False)
 
 
 def unpaid(trajectory: Trajectory) -> Trajectory:
@@ -175,6 +196,10 @@ def read_audit(folder: Path) -> Audit:
 def write_audit(folder: Path, audit: Audit) -> None:
     """Keep an audit in a practice's folder."""
     write_json(folder / "audit.json", {"until": audit.until, "labels": {str(k): v for k, v in audit.labels.items()}})
+
+
+def _backed_off(env: gymnasium.Env[Any, Any]) -> bool:
+    return bool(getattr(env, "cut_off", ""))
 
 
 def _action(env: gymnasium.Env[Any, Any], sideways: Any, up: float) -> Any:

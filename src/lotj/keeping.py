@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lotj.data.store import TrajectoryStore
-from lotj.guard import read_audit, unpaid
+from lotj.guard import paid, read_audit, unpaid
 from lotj.trials import quarantined, read_records
 from lotj.types import Trajectory
 
@@ -51,7 +51,8 @@ def keep(practised: Path, library: Path, about: dict[str, Any]) -> Kept:
         raise FileNotFoundError(f"{practised} is not the folder of a finished practice; finish it, then keep it")
     if json.loads((practised / "done.json").read_text(encoding="utf-8"))["summary"]["diagnostic"]:
         raise ValueError(f"{practised} was paid by ground truth: its labels are not the robot's own, so it is not kept")
-    frames = json.loads((practised / "config.json").read_text(encoding="utf-8"))["config"]["rule"]["frames"]
+    config = json.loads((practised / "config.json").read_text(encoding="utf-8"))
+    frames, began = config["config"]["rule"]["frames"], config["started"]
     records, audit = read_records(practised / "trials.jsonl"), read_audit(practised)
     waiting = set(quarantined(records, audit))
     name = f"{practised.parent.name}/{practised.name}"
@@ -62,18 +63,22 @@ def keep(practised: Path, library: Path, about: dict[str, Any]) -> Kept:
                 continue
             trajectory = online.read(record.trial - 1)
             by_person = record.trial in audit.labels
-            if record.refuted and not audit.labels.get(record.trial, False):
-                trajectory = unpaid(trajectory)
+            if record.refuted:  # the gate stored it unpaid, whatever a person says of it now
+                trajectory = paid(trajectory) if audit.labels.get(record.trial, False) else unpaid(trajectory)
             labelled[record.trial] = _relabelled(trajectory, frames, PERSON if by_person else ROBOT)
     library.parent.mkdir(parents=True, exist_ok=True)
     with TrajectoryStore(library, mode="a") as store:
         there, held = store.counts, store.metadata.get("kept", {})
+        if held.get(name, {}).get("began", began) != began:  # this folder was deleted, and the connector practised anew
+            name = f"{name} {began}"
+        if name not in held:
+            store.set_metadata("kept", {**held, name: {**about, "began": began, "trials": 0}})
         for trial, trajectory in labelled.items():
             # A counter for each trial: raised with it or not at all, so a kill or a later label leaves no doubt.
             if not there.get(key := f"kept/{name}/{trial}"):
                 store.append(trajectory, (key, 0))
         if held.get(name, {}).get("trials") != len(labelled):
-            store.set_metadata("kept", {**held, name: {**about, "trials": len(labelled)}})
+            store.set_metadata("kept", {**held, name: {**about, "began": began, "trials": len(labelled)}})
     return Kept(len(labelled), sum(t.terminated for t in labelled.values()), len(waiting))
 
 

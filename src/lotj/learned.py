@@ -226,8 +226,9 @@ def _why_not(env: gymnasium.Env[Any, Any], trajectory: Trajectory, judge: Judge,
     if own and not trajectory.privileged.get("success", np.array([True]))[-1]:
         return "the reward says so, the cell itself says that it is not"
     if tug is not None:
-        if not tug_test(env, tug).held:
-            return "the reward says so, a tug that it is not held"
+        felt = tug_test(env, tug)
+        if felt is None or not felt.held:
+            return (own.cut_off if own else "") or "the reward says so, a tug that it is not held"
         for _ in range(PRESS_STEPS):
             if own and own.cut_off:
                 return own.cut_off

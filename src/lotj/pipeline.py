@@ -161,8 +161,12 @@ def check_reward(
         acting_std: of the policy's noise, in units of action (``EvaluateConfig.acting_std``).
         progress: called with (trials made, trials in all).
         stop_file: an own cell stops as soon as it exists.
+
+    Raises:
+        ValueError: an action means another displacement in this cell than in the data.
     """
-    shape = store.shape
+    shape, scale = store.shape, action_scale(robot)
+    refuse_other_scale(store, scale)
     with open_cell(
         connector,
         robot,
@@ -182,6 +186,7 @@ def check_reward(
             _looks(offline, store) if config.presses else None,
             offline.reward.feature,
             ImagePolicy(offline.policy, acting_std) if config.attempts else None,
+            scale,
             progress,
         )
     return answer

@@ -222,7 +222,7 @@ def practise_in_rounds(
             draws = [_draw(config, seed, trial) for trial in trials]
             rolled = fleet.roll(learner, [draw.start for draw in draws])
             for trial, draw, one in zip(trials, draws, rolled):
-                paid = sum(record.rewarded_frames > 0 for record in records)
+                paid = sum(record.rewarded_frames > 0 or audit.labels.get(record.trial, False) for record in records)
                 updates, metrics = _learn(config, trial, one, learner, offline, memory, draw.generator, paid)
                 scenario, (trajectory, _, history, tug) = draw.start.scenario, one
                 record = make_record(config.reward, learner.name, trial, scenario, trajectory, history, updates, tug)

@@ -18,6 +18,7 @@ leave many of them. Both are asked before practice begins: scores that a policy 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -32,9 +33,14 @@ from lotj.stats import Interval, clopper_pearson
 from lotj.types import Observation, Policy, RewardModel, StoppedError, later
 
 FEWEST = 3
-"""So many attempts must look like successes before a rule is made looser for their sake; else as many more are made."""
+"""So many attempts must look like successes before a rule is made looser for their sake; where some do, but fewer, as
+many more are made."""
 LOOSER = (0.02, 0.05, *THRESHOLDS)
 """Thresholds that a looser rule may have."""
+STRIDE = 0.005
+"""m that a blind press goes at a time."""
+DESCENT, DRAGGED, DRAG, PRESS = 5, 15, 0.05, 0.6
+"""Strides straight down, strides of dragging after that, and how much of one goes sideways and down then."""
 LOGIT = 7.0
 """Scores nearer to 0 or 1 than this are alike: how sure a reward is of what it is sure of says nothing."""
 
@@ -50,8 +56,8 @@ class PreflightConfig:
     recall: float = 0.5
     """A stricter rule must have found at least this share of the successes on validation connectors."""
     attempts: int = later(0)
-    """Attempts of the offline policy, of which nobody says how they ended, and as many again where fewer than
-    ``FEWEST`` look like successes; 0 makes none, and the rule no looser."""
+    """Attempts of the offline policy, of which nobody says how they ended, and as many again where some look like
+    successes, but fewer than ``FEWEST``; 0 makes none, and the rule no looser."""
     claimed: float = later(0.9)
     """Share of the attempts that look like successes that a looser rule is to claim, and that a stricter one must leave
     of those that the chosen rule claims."""
@@ -139,12 +145,20 @@ class NotTrustedError(StoppedError):
 
 
 class BlindPress:
-    """Goes down, then drags the plug over what is there in a direction drawn for each trial; sees nothing."""
+    """Goes down, then drags the plug over what is there in a direction drawn for each trial; sees nothing.
 
-    def __init__(self, far: bool = False, descent: int = 5, drag: float = 0.05, press: float = 0.6) -> None:
-        """``far``: first 6 to 8 steps in another direction, past the socket if it lies there. Then ``descent`` steps
-        straight down; then ``drag`` sideways and ``press`` down, in units of action."""
-        self._far, self._descent, self._drag, self._press = far, descent, drag, press
+    In strides of 5 mm, of as many steps as they take: 5 down; then .25 mm sideways and 3 mm down in each, 15 of them,
+    and down alone after that.
+
+    Args:
+        far: first 6 to 8 strides in another direction, past the socket if it lies there.
+        action_scale: (3,) m along x, y, z that an action of 1 asks for.
+    """
+
+    def __init__(self, far: bool = False, action_scale: Sequence[float] = (STRIDE,) * 3) -> None:
+        self._far = far
+        self._steps = max(1, math.ceil(STRIDE / min(action_scale) - 1e-9))
+        self._stride = STRIDE / np.asarray(action_scale, np.float64) / self._steps
         self.reset()
 
     def reset(self) -> None:
@@ -158,12 +172,16 @@ class BlindPress:
             self._direction = _direction(rng)
             if self._far:
                 self._away, self._travel = _direction(rng), int(rng.integers(6, 9))
+        stride = self._time // self._steps - self._travel
         self._time += 1
-        if self._time <= self._travel:
-            return np.array([*self._away, 0], np.float32)
-        if self._time <= self._travel + self._descent:
-            return np.array([0, 0, -1], np.float32)
-        return np.array([*(self._drag * self._direction), -self._press], np.float32)
+        if stride < 0:
+            way = np.array([*self._away, 0])
+        elif stride < DESCENT:
+            way = np.array([0, 0, -1.0])
+        else:
+            drag = DRAG if stride < DESCENT + DRAGGED else 0.0
+            way = np.array([*(drag * self._direction), -PRESS])
+        return np.asarray(way * self._stride, np.float32)
 
 
 def _direction(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -181,6 +199,7 @@ def preflight(
     known: Mapping[str, tuple[str, NDArray[np.float32]]] | None = None,
     embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None,
     policy: Policy | None = None,
+    action_scale: Sequence[float] = (STRIDE,) * 3,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Preflight:
     """Press blindly, attempt, look what the judge would have claimed, and answer.
@@ -196,6 +215,7 @@ def preflight(
         known: connector -> family and mean feature (F,) of its first frames, for ``nearest``.
         embed: images (B, H, W, 3) -> features (B, F).
         policy: makes the attempts, exploring; None makes none.
+        action_scale: (3,) m along x, y, z that an action of 1 asks for.
         progress: called with (trials made, trials in all).
     """
     attempts = config.attempts if policy is not None else 0
@@ -218,7 +238,7 @@ def preflight(
         progress(done, total)
         return reward_model.probability(trajectory.image[1:]), trajectory.image[0]
 
-    pressed = [score(BlindPress(far=index % 2 == 1), "II", index) for index in range(config.presses)]
+    pressed = [score(BlindPress(index % 2 == 1, action_scale), "II", index) for index in range(config.presses)]
     presses, first = [probability for probability, _ in pressed], [image for _, image in pressed]
 
     def fires(rule: SuccessRule) -> int:
@@ -226,7 +246,7 @@ def preflight(
 
     attempted: list[NDArray[np.floating[Any]]] = []
     likely: list[NDArray[np.floating[Any]]] = []
-    while policy is not None and len(likely) < FEWEST and len(attempted) < 2 * attempts:
+    while policy is not None and len(attempted) < 2 * attempts and (not attempted or 0 < len(likely) < FEWEST):
         total = config.presses + len(attempted) + attempts
         more = range(len(attempted), len(attempted) + attempts)
         attempted += [score(policy, ("I", "II")[index % 2], index, 1)[0] for index in more]

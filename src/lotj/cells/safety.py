@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -50,6 +50,9 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
     Raises:
         CellSpecError: a limit is not declared.
     """
+
+    _entered: ClassVar[list[SafeCell]] = []
+    """Cells of this process that are open now: one signal stops all of them."""
 
     def __init__(
         self,
@@ -201,8 +204,7 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
             if self._reading.position[2] >= goal - 5e-4:
                 return
             self._obey()
-            up = min(1.0, (goal - float(self._reading.position[2])) / self._metres)
-            self._send(np.array([0.0, 0.0, up], np.float32))
+            self._send(self._up(goal))
             height = float(self._reading.position[2])
             without_progress = 0 if height > best + 1e-4 else without_progress + 1
             best = max(best, height)
@@ -236,12 +238,9 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
     def safe_pose(self) -> None:
         """Go straight up to the top of the workspace, as far as the robot obeys; never raises."""
         with suppress(Exception):
-            for _ in range(self.config.retract_steps):
-                if self._reading is None or self._reading.position[2] >= self._high[2] - 5e-4:
-                    return
+            while self._reading is not None and self._reading.position[2] < self._high[2] - 5e-4:
                 before = float(self._reading.position[2])
-                up = min(1.0, (float(self._high[2]) - before) / self._metres)
-                self._send(np.array([0.0, 0.0, up], np.float32))
+                self._send(self._up(float(self._high[2])))
                 if self._reading.position[2] <= before + 1e-5:
                     return
 
@@ -251,8 +250,10 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         def asked(number: int, frame: FrameType | None) -> None:
             if self._asked_to_stop:
                 raise KeyboardInterrupt
-            self._asked_to_stop = True
+            for cell in SafeCell._entered:  # whichever of them is moving
+                cell._asked_to_stop = True
 
+        SafeCell._entered.append(self)
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
@@ -260,6 +261,7 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
     def __exit__(self, *error: Any) -> Literal[False]:
         """Leave the robot in a safe pose whatever happened, and the signals as they were."""
         self._stays = self._stays and error[0] is None and not self._asked_to_stop
+        SafeCell._entered.remove(self)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
@@ -295,7 +297,13 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def _back_off(self) -> None:
         """One step straight up."""
-        self._send(np.array([0.0, 0.0, 1.0], np.float32))
+        self._send(self._up(float(self._high[2])))
+
+    def _up(self, goal: float) -> NDArray[np.float32]:
+        """The action (3,) straight up towards a height in m, no longer than a step and not out of the box."""
+        longest = min(self._metres, self.config.longest_step)
+        metres = np.clip(min(goal, float(self._high[2])) - self.reading.position[2], 0, longest)
+        return np.array([0.0, 0.0, metres / self._metres], np.float32)
 
     def _obey(self) -> None:
         if self._asked_to_stop:

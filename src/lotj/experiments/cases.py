@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from lotj.cells.opening import described
 from lotj.evaluate import EvaluateConfig
 from lotj.files import to_json, write_json
 from lotj.provenance import provenance
@@ -37,7 +38,8 @@ def unfinished(cases: Sequence[CaseT], results: Path, offline: Mapping[str, Any]
             nothing where a case is its own.
 
     Raises:
-        ValueError: a result file holds another case or comes from another offline phase, or two cases share a name.
+        ValueError: a result file holds another case, is of a connector as it was before its file was edited, or comes
+        from another offline phase; or two cases share a name.
     """
     require_choice("names of cases", [case.name for case in cases])
     todo = []
@@ -46,10 +48,10 @@ def unfinished(cases: Sequence[CaseT], results: Path, offline: Mapping[str, Any]
         if not path.exists():
             todo.append(case)
             continue
-        held, wanted = (
-            json.loads(path.read_text(encoding="utf-8")),
-            {"case": to_json(case), "offline": to_json(offline or {})},
-        )
+        held = json.loads(path.read_text(encoding="utf-8"))
+        wanted = {"case": to_json(case), "offline": to_json(offline or {})}
+        if "described" in held:
+            wanted |= _described(case)
         differs = [
             f"{part}.{key}"
             for part, values in wanted.items()
@@ -66,10 +68,15 @@ def unfinished(cases: Sequence[CaseT], results: Path, offline: Mapping[str, Any]
 
 def write_result(case: Case, results: Path, offline: Mapping[str, Any], practised: Mapping[str, Any]) -> dict[str, Any]:
     """Write a case's result file: the case, where it comes from, the offline phase, and what practice came to."""
-    outcome = {"case": to_json(case), **provenance(), "offline": to_json(offline), **practised}
+    outcome = {"case": to_json(case), **_described(case), **provenance(), "offline": to_json(offline), **practised}
     results.mkdir(parents=True, exist_ok=True)
     write_json(results / f"{case.name}.json", outcome)
     return outcome
+
+
+def _described(case: Case) -> dict[str, Any]:
+    """What the TOML file of a case's connector says, where it has one: another time it may say something else."""
+    return described(getattr(case, "connector", ""))
 
 
 def evaluation(seed: int, trials: int, scenarios: tuple[str, ...], acting_std: float) -> EvaluateConfig:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lotj.cells.opening import described
 from lotj.data.store import TrajectoryStore
 from lotj.demo import Places, practise_in
 from lotj.experiments.cases import evaluation, unfinished, write_result
@@ -47,8 +48,8 @@ def prepare(cases: list[PracticeCase], job: PracticeJob, bars: Bars) -> list[Pra
                 f"{case.name}: its rule is the one that the check before practice answers with, but preflight.presses "
                 "is 0, so nothing is asked; say --rules chosen, or --settings preflight.presses=20"
             )
-    _claim(job.out, offline)
     todo = unfinished(cases, job.results, offline)
+    _claim(job.out, offline)
     for recipe, settings in dict.fromkeys((case.recipe, case.settings) for case in todo):
         config = replace(changed(preset.practice, settings), recipe=recipe)
         features_stage(preset, job.run, preset.split(), config, bars)
@@ -82,8 +83,9 @@ def asked(
 ) -> dict[str, Any] | None:
     """What the check before practice says of this connector. Whether it is go or no-go, it is practised, so that
     answers and practices can be compared. None where nothing is asked."""
-    path = folder / "preflight.json"
-    if not path.exists() and recipe.preflight.presses:
+    path, about = folder / "preflight.json", described(case.connector)
+    held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if (held is None or held.get("described") != about.get("described")) and recipe.preflight.presses:
         torch.set_num_threads(preset.threads)
         candidates = rule_candidates(job.run / "reward")
         with TrajectoryStore(store_path(job.run)) as store:
@@ -98,7 +100,7 @@ def asked(
                 preset.evaluate.acting_std,
             )
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, answer.as_json())
+        write_json(path, {**answer.as_json(), **about})
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 

@@ -80,7 +80,7 @@ def trials_table(by_trials: Mapping[int, Sequence[Result]]) -> str:
                 )
     named = [{(r["connector"], r["case"]["seed"], column_of(r)): r for r in results} for results in by_trials.values()]
     common = [key for key in named[0] if all(key in results for results in named)] if named else []
-    pool([results[key] for results in named for key in common])  # that they agree
+    pool([results[key] for results in named for key in common], one_length=False)  # that they agree
     lines = [pool([results[key] for key in common]) for results in named]
     rows = [["connector", "scenario", "practised with", "offline", *(f"after {trials} trials" for trials in by_trials)]]
     for (connector, scenario), line in lines[0].items() if lines else ():

@@ -153,12 +153,19 @@ def practice_rows(results: Sequence[Result]) -> list[Trials]:
     return rows
 
 
-def pool(results: Sequence[Result]) -> dict[tuple[str, str], Line]:
+def pool(results: Sequence[Result], one_length: bool = True) -> dict[tuple[str, str], Line]:
     """Counts by (connector, scenario), connectors in the paper's order.
 
+    Args:
+        results: all that are pooled.
+        one_length: they must be of practices of as many trials.
+
     Raises:
-        ValueError: results of a seed disagree about the offline policy.
+        ValueError: they are not, or come from several offline runs, or those of a seed disagree about the offline
+        policy.
     """
+    for result in results:
+        _refuse_mixture(results[0], result, one_length)
     named: dict[str, list[Result]] = {}
     for result in results:
         named.setdefault(label(result), []).append(result)
@@ -180,6 +187,22 @@ def pool(results: Sequence[Result]) -> dict[tuple[str, str], Line]:
                 line.results.setdefault(key, []).append(result)
                 line.pairs.setdefault(key, []).append(pair_of(counts))
     return lines
+
+
+def _refuse_mixture(first: Result, other: Result, one_length: bool) -> None:
+    """Rows of a table are pooled, so all results in a folder must be alike in what the rows do not say."""
+    differences = [
+        ("another offline run", "offline", "stages"),
+        ("another number of evaluation trials", "case", "evaluation_trials"),
+    ]
+    if one_length:
+        differences.append(("another number of trials", "case", "trials"))
+    for what, where, key in differences:
+        if first.get(where, {}).get(key) != other.get(where, {}).get(key):
+            raise ValueError(
+                f"{other['case']['name']} has {what} than {first['case']['name']}; a table pools what one offline run "
+                "came to in practices of one length, so keep the others in another folder (--results)"
+            )
 
 
 def column_of(result: Result) -> Column:
