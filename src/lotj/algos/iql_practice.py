@@ -37,11 +37,20 @@ class IqlPracticeConfig:
     was done there, weighted by its advantage; but that was an expert with noise, and an offline policy may know
     better. Online frames are weighted as ever."""
 
+    advantage_temperature: float | None = later(None)
+    """beta of Eq. 3, which the paper does not give; None is that of the offline policy
+    (``PolicyConfig.advantage_temperature``). Practice weighs its own actions, whose advantages differ by a few
+    hundredths: what is far above that imitates all of them alike."""
+
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or self.exploration_std < 0:
             raise ValueError(
                 "IqlPracticeConfig: learning_rate must be positive and exploration_std not negative, "
                 f"got {self.learning_rate} and {self.exploration_std}"
+            )
+        if self.advantage_temperature is not None and self.advantage_temperature <= 0:
+            raise ValueError(
+                f"IqlPracticeConfig.advantage_temperature must be positive, got {self.advantage_temperature}"
             )
 
 
@@ -152,10 +161,8 @@ class IqlPractice:
         next_v = batch.next_feature.split(self.feature_dims, dim=1)[2]
         critic = critic_loss(self.critic.heads, CriticFeatures(q, q, v, next_v), batch, self.critic.config)
         config = self.policy.config
-        weight, action = (
-            advantage_weight(critic.advantage, config.advantage_temperature, config.weight_clip),
-            batch.action,
-        )
+        temperature = self.config.advantage_temperature or config.advantage_temperature
+        weight, action = advantage_weight(critic.advantage, temperature, config.weight_clip), batch.action
         if self._untaught is not None:
             with torch.no_grad():
                 action = torch.where(batch.online[:, None], action, self._untaught.mean_action(policy_feature))
