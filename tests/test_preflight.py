@@ -149,6 +149,10 @@ def test_a_rule_that_leaves_successes_unclaimed_is_made_looser() -> None:
         pytest.param([0.8, 0.01, 0.01], [0.95, 0.96, 0.97, 0.98], {}, 0.9, id="a stricter one costs nothing"),
         pytest.param([0.8, 0.01, 0.01], [0.75, 0.8, 0.85, 0.98], {}, 0.7, id="a stricter one leaves successes"),
         pytest.param([0.8, 0.01, 0.01], [0.4] * 4, {}, 0.9, id="a stricter one leaves what is not claimed anyway"),
+        pytest.param(
+            [0.8, 0.3, 0.01], [0.02, 0.1, 0.4, 0.6], {}, 0.7, id="no stricter one where nothing tells its cost"
+        ),
+        pytest.param([0.8, 0.8, 0.01], [0.02, 0.1, 0.4, 0.6], {}, 0.9, id="but where the reward guesses"),
         pytest.param([0.99] * 2 + [0.01], [0.35, 0.4, 0.45, 0.5], {}, 0.7, id="not where the reward guesses"),
         pytest.param([0.5] * 3, [0.5] * 4, {}, 0.7, id="all alike"),
     ],

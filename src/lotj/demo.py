@@ -212,9 +212,8 @@ def practise_in(
     run = Run(out, "practice", config, seed)
     untaught = ImagePolicy(offline.policy)
     about = {**OFFLINE, "validation": validation}
-    evaluate_in(
-        preset, connector, untaught, offline, out / "evaluation-before.json", bars, f"{name} before", about, ask
-    )
+    before, after = out / "evaluation-before.json", out / "evaluation-after.json"
+    evaluate_in(preset, connector, untaught, offline, before, bars, f"{name} before", about, ask, stop_file)
     encode_offline(preset, offline, recipe, places.store, places.features, bars)
     with TrajectoryStore(places.store) as store, bars(f"practise {name}, {recipe.practice.reward} reward") as tick:
         learner = practise(
@@ -233,7 +232,7 @@ def practise_in(
             stop_file=stop_file,
         )
     about = about_practice(name, recipe, validation)
-    evaluate_in(preset, connector, learner, offline, out / "evaluation-after.json", bars, f"{name} after", about, ask)
+    evaluate_in(preset, connector, learner, offline, after, bars, f"{name} after", about, ask, stop_file)
 
 
 def keep_stage(run_root: Path, practised: Path) -> tuple[Path, Kept]:

@@ -49,12 +49,14 @@ def evaluate_stage(
     who = learned.name + (f"-{robot_name(preset.robot)}" if other else "")
     size = f"s{preset.evaluate.seed}-n{preset.evaluate.trials}" + ("-redteam" if learned.red_teamed else "")
     out = run_root / "evaluations" / name / f"{who}-{size}.json"
-    if not tells_success(preset.robot):
+    if not tells_success(preset.robot, connector):
         raise ValueError(
-            f"cell {preset.robot} does not say how success is known, so nothing can be evaluated: add [success] from "
-            'to its file; "ask" asks a person'
+            f"cell {preset.robot} does not tell when {name} is inserted, so nothing can be evaluated: add [success] "
+            f'from to its file ("ask" asks a person); or, where that is "pose", run `lotj cell calibrate --cell '
+            f"{preset.robot} --connector {name}`"
         )
-    evaluate_in(preset, connector, learned.policy, learned.offline, out, bars, name, learned.about, ask)
+    stop = run_root / "STOP"
+    evaluate_in(preset, connector, learned.policy, learned.offline, out, bars, name, learned.about, ask, stop)
     return dict(json.loads(out.read_text(encoding="utf-8")))
 
 
@@ -68,9 +70,11 @@ def evaluate_in(
     title: str,
     about: Mapping[str, Any],
     ask: Ask | None = None,
+    stop_file: Path | None = None,
 ) -> None:
-    """Evaluate a policy into the file ``out``, unless it is there, or the cell has no way to know success."""
-    if not tells_success(preset.robot):
+    """Evaluate a policy into the file ``out``, unless it is there, or the cell has no way to know success. An own cell
+    stops as soon as ``stop_file`` exists."""
+    if not tells_success(preset.robot, connector):
         return
     about = {**about, **described(connector)}
     if out.exists():
@@ -101,4 +105,5 @@ def evaluate_in(
             told,
             about,
             ask,
+            stop_file,
         )

@@ -57,16 +57,22 @@ def open_fleet(
         places: closes the cells.
 
     Raises:
-        ValueError: unknown robot, or an own cell on a cluster.
+        ValueError: unknown robot, two own cells of one name, or an own cell on a cluster.
         ClusterError: the cluster has fewer CPUs than there are cells.
     """
+    own = [robot for robot in cells.robots if is_own_cell(robot)]
+    names = [robot_name(robot) for robot in own]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"{', '.join(own)}: two of these cells have the same name ({', '.join(names)}), and would share what is "
+            "kept of each; give each file a `name` of its own"
+        )
     if cells.ray is None:
         here = []
         for robot in cells.robots:
             here.append(_cell(job, robot, learner))
             places.enter_context(here[-1].env)
         return LocalFleet(here)
-    own = [robot for robot in cells.robots if is_own_cell(robot)]
     if own:
         raise ValueError(
             f"{', '.join(own)} cannot practise on a cluster: a process that is killed there would leave the robot "

@@ -215,11 +215,12 @@ def evaluate_policy(
     progress: Callable[..., None] | None = None,
     about: Mapping[str, Any] | None = None,
     ask: Ask | None = None,
+    stop_file: Path | None = None,
 ) -> Evaluation:
     """Evaluate a policy or learner on one connector by ground truth, with the reward model watching.
 
     It is written to ``out`` with ``about``, which says whose policy this is, under ``policy``. ``ask`` is asked where
-    the cell has no other way to know success.
+    the cell has no other way to know success. An own cell stops as soon as ``stop_file`` exists.
     """
     name = identify(connector, robot).name
     config = replace(config, connector=name)
@@ -234,7 +235,16 @@ def evaluate_policy(
         log = TrialLog(out.with_suffix(".partial.jsonl"), of)
     result = evaluate(
         config,
-        partial(open_cell, connector, robot, image_size=image_size, cameras=cameras, purpose="evaluate", ask=ask),
+        partial(
+            open_cell,
+            connector,
+            robot,
+            image_size=image_size,
+            cameras=cameras,
+            purpose="evaluate",
+            ask=ask,
+            stop_file=stop_file,
+        ),
         policy,
         Judge(offline.reward, offline.rule),
         progress,

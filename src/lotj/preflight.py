@@ -13,7 +13,8 @@ Attempts of the offline policy are the other half: nobody says how they ended, b
 reward makes of them, and the presses show what failures look like. Where the two are told apart, and the rule would
 leave many of the better kind unclaimed, its threshold is too high for this connector, and practice would go unpaid for
 what it does right: a looser one is taken, if it likes no press more. And a stricter one is not taken where it would
-leave many of them. Both are asked before practice begins: scores that a policy has learned to please tell nothing.
+leave many of them, nor, unless the reward is guessing, where the kinds are not told apart. Both are asked before
+practice begins: scores that a policy has learned to please tell nothing.
 """
 
 from __future__ import annotations
@@ -252,10 +253,13 @@ def preflight(
         attempted += [score(policy, ("I", "II")[index % 2], index, 1)[0] for index in more]
         likely = likely_successes(attempted, presses, chosen.frames, config.limit, config.apart)
     table = {SuccessRule(row["threshold"], row["frames"]): row for row in candidates}
+    # Where attempts do not tell what a stricter rule would leave, only guessing is reason enough for one.
+    told = bool(likely) or not attempted or fires(chosen) > config.limit * config.presses
     stricter = [
         rule
         for rule, row in table.items()
-        if row["recall"] >= config.recall
+        if told
+        and row["recall"] >= config.recall
         and chosen in table
         and row["false_fires"] <= table[chosen]["false_fires"]
         and rule != chosen

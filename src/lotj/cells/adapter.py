@@ -112,9 +112,13 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             )
         self.action_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
         self._dim = space.shape[0]
-        self._step = 0
+        self._step = self._approach = 0
+        self.asks = True
+        """Whether the end of the trial is still to be asked about, where a person says what success is."""
         self.raw_images: tuple[NDArray[np.uint8], ...] = (np.zeros((0, 0, 3), np.uint8),) * cameras
         """Each camera's last picture as it came, for the watchdog."""
+        self.raw_info: Mapping[str, Any] = {}
+        """The environment's last info as it came."""
         shape = (image_size, cameras * image_size, 3)
         layout: dict[str, spaces.Space[Any]] = {"image": spaces.Box(0, 255, shape, np.uint8)}
         if spec.state:
@@ -128,17 +132,29 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Begin a trial; options go to the environment where its file says that it honours them."""
         super().reset(seed=seed)
-        self._step = 0
+        self._step = self._approach = 0
+        self.asks = True
         asked = ({} if self.scenario is None else {"scenario": self.scenario}) | (options or {})
         observation, info = self.env.reset(seed=seed, options=asked if self.config.scenarios else None)
         return self._observe(observation), self._info(observation, 0.0, dict(info), ended=False)
 
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """Carry out one action (3,)."""
+        """Carry out one action (3,).
+
+        Raises:
+            CellSpecError: what the file names is not there, or the environment's own horizon counts the way to the
+                start.
+        """
         full = np.full(self._dim, self.config.others, np.float32)
         full[list(self.config.components)] = action
         observation, reward, terminated, truncated, info = self.env.step(full)
         self._step += 1
+        if truncated and self._approach and self._step < self.config.horizon:
+            raise CellSpecError(
+                f"{self.config.env} ended the episode itself after {self._approach + self._step} steps, of which "
+                f"{self._approach} led to the start of the trial. Give it a longer horizon of its own (under [kwargs], "
+                "or its TimeLimit), such as 1000: [control] horizon ends the trials"
+            )
         ended = bool(terminated or truncated or self._step >= self.config.horizon)
         seen = self._info(observation, float(reward), dict(info), ended)
         success = self._ground_truth and bool(seen["privileged/success"])
@@ -146,7 +162,8 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     def begin(self) -> None:
         """The trial begins here: steps that led to its start do not count."""
-        self._step = 0
+        self._approach, self._step = self._approach + self._step, 0
+        self.asks = True
 
     def render(self) -> Any:
         """The environment's own picture."""
@@ -187,7 +204,7 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         return seen
 
     def _info(self, observation: Mapping[str, Any], reward: float, info: dict[str, Any], ended: bool) -> dict[str, Any]:
-        spec, reading = self.config, self.read(observation)
+        spec, reading, self.raw_info = self.config, self.read(observation), info
         force = float(np.linalg.norm(reading.force))
         told: dict[str, Any] = {
             "connector": self.connector,
@@ -228,10 +245,16 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             return reward > spec.success_above
         if spec.success == "ask":
             assert self._ask is not None
-            return ended and self._ask(f"{self.connector}: is it fully inserted?")
+            asked, self.asks = ended and self.asks, self.asks and not ended
+            return asked and self._ask(f"{self.connector}: is it fully inserted?")
         if spec.success == "pose":
             assert self.calibration is not None
             return self.calibration.inserted(reading.position)
+        if ended and (spec.success or "").removeprefix("info/") not in info:  # mistyped, it would say no for ever
+            raise CellSpecError(
+                f"{spec.env}: [success] from is {spec.success!r}, but the info at the end of a trial has only "
+                f"{', '.join(map(str, info)) or 'nothing'}"
+            )
         return float(_of_info(info, spec.success or "", 0.0)) > spec.success_above
 
 

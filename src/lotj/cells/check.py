@@ -65,7 +65,8 @@ def check_cell(
         add("contract", False, str(error))
         return findings
     try:
-        cell = CellEnv(spec, connector, image_size=image_size, cameras=len(spec.images), env=env)
+        truth = (spec.success or "").startswith("info/")
+        cell = CellEnv(spec, connector, image_size=image_size, cameras=len(spec.images), truth=truth, env=env)
         safe = SafeCell(cell, left_in=left_in)
     except CellSpecError as error:
         add("environment", False, str(error))
@@ -95,6 +96,10 @@ def _look(spec: CellSpec, safe: SafeCell, steps: int, add: Callable[[str, bool |
         if path == NONE:
             add(name, None, "there is none: nothing limits it, and the guard's tug cannot be used")
     moves, seen, different = _move(spec, safe, steps)
+    if spec.dislodged is not None and spec.dislodged.removeprefix("info/") not in safe.cell.raw_info:
+        there = ", ".join(map(str, safe.cell.raw_info)) or "nothing"
+        message = f"{spec.dislodged!r} is not in the info, which has {there}; is it told only when the plug slips?"
+        add("dislodged", None, message)
     period = float(np.median([move.seconds for move in moves]))
     wanted = 1 / spec.rate_hz  # type: ignore[operator]
     if period > wanted * (1 + RATE_TOLERANCE):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lotj.cells.adapter import Ask, CellEnv, cell_folder, left_in, make_env
 from lotj.cells.calibration import Calibration, load_calibration
-from lotj.cells.safety import SafeCell
+from lotj.cells.safety import CellStoppedError, SafeCell
 from lotj.cells.spec import CellSpec, CellSpecError, load_cell
 from lotj.data.schema import DISLODGED
 from lotj.data.store import TrajectoryStore
@@ -26,6 +26,8 @@ from lotj.types import Observation, Policy
 READINGS = 5
 SETTLING = 30
 """Steps that a robot may take to come to rest."""
+START = 0.01
+"""m beside the socket that trials begin at most."""
 STEADY = 5e-4
 """m: repeated readings of a pose that is to be kept may lie this far apart."""
 
@@ -102,10 +104,15 @@ class StartAbove(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._safe, self._calibration, self._close = cell, calibration, close
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset the cell, then move to a start drawn from the seed."""
+        """Reset the cell, then move to a start drawn from the seed.
+
+        Raises:
+            CellStoppedError: a limit ended the way, or the start was not reached.
+        """
         observation, info = self._safe.reset(seed=seed, options=options)
+        self._safe.cell.asks = False
         rng = np.random.default_rng([0 if seed is None else seed, 2])
-        lateral = rng.uniform(-0.003, 0.003, 2) if self._close else rng.uniform(-0.01, 0.01, 2)
+        lateral = rng.uniform(-0.003, 0.003, 2) if self._close else rng.uniform(-START, START, 2)
         height = rng.uniform(0.002, 0.006) if self._close else rng.uniform(0.006, 0.012)
         mouth = np.array(self._calibration.position) + (0, 0, self._calibration.depth)
         goal = mouth + (*lateral, height)
@@ -118,6 +125,13 @@ class StartAbove(gymnasium.Wrapper[Any, Any, Any, Any]):
                 error[2] = max(0.0, mouth[2] + 0.006 - self._safe.reading.position[2])
             action = np.clip(error / self._safe.action_scale, -1, 1).astype(np.float32)
             observation, _, _, _, info = self._safe.step(action)
+            _refuse_cut_off(self._safe, "on the way to the start of the trial")
+        else:
+            raise CellStoppedError(
+                f"{self._safe.robot} did not reach the start of the trial at {np.round(1e3 * goal, 1)} mm but stands "
+                f"{1e3 * np.linalg.norm(goal - self._safe.reading.position):.1f} mm away; is it in the workspace, and "
+                "nothing in the way? Calibrate anew if the socket was moved"
+            )
         self._safe.cell.begin()
         return observation, info
 
@@ -139,6 +153,7 @@ def calibrate(
         confirm: asks the person whether it is fully inserted.
 
     Raises:
+        CellStoppedError: a limit was exceeded.
         ValueError: the pose is not steady, outside of the workspace, or the person says no.
     """
     cell.reset()
@@ -148,6 +163,7 @@ def calibrate(
     spread = np.inf
     for _ in range(SETTLING):
         cell.step(np.zeros(3, np.float32))
+        _refuse_cut_off(cell, "while it was to rest; nothing was calibrated")
         positions = [*positions, cell.reading.position.copy()][-READINGS:]
         spread = float(np.ptp(np.array(positions), axis=0).max())
         if len(positions) == READINGS and spread <= STEADY:
@@ -159,11 +175,12 @@ def calibrate(
         )
     position = np.mean(positions, axis=0)
     low, high = np.array(cell.config.workspace_low), np.array(cell.config.workspace_high)
-    above = position + (0, 0, depth + 0.012)
-    if not (np.all(position >= low) and np.all(position <= high) and np.all(above <= high)):
+    starts = position + np.array([(-START, -START, 0), (START, START, depth + 0.012)])
+    if not (np.all(position >= low) and np.all(starts >= low) and np.all(starts <= high)):
         raise ValueError(
-            f"full insertion of {connector!r} at {np.round(1e3 * position, 1)} mm, or the start 12 mm over its mouth, "
-            "lies outside of the workspace; widen [limits] workspace_low and workspace_high, or move the socket"
+            f"full insertion of {connector!r} at {np.round(1e3 * position, 1)} mm, or a start {1e3 * START:g} mm "
+            "beside and 12 mm over its mouth, lies outside of the workspace; widen [limits] workspace_low and "
+            "workspace_high, or move the socket"
         )
     if not confirm(f"{connector}: is the plug fully inserted now?"):
         raise ValueError(f"{connector!r} was not calibrated: it was not fully inserted; jog on, then calibrate again")
@@ -175,6 +192,15 @@ def _jog(cell: SafeCell, displacement: NDArray[np.float64]) -> None:
     steps = max(1, int(np.ceil(np.abs(displacement / cell.action_scale).max())))
     for _ in range(steps):
         cell.step((displacement / steps / cell.action_scale).astype(np.float32))
+        _refuse_cut_off(cell, "while it was moved; nothing was calibrated")
+
+
+def _refuse_cut_off(cell: SafeCell, when: str) -> None:
+    """A limit that ended a trial ends whatever else moves the robot, too."""
+    if cell.cut_off:
+        raise CellStoppedError(
+            f"{cell.robot} backed off from {cell.cut_off} {when}. Look at plug and socket, then repeat"
+        )
 
 
 def collect_on_cell(

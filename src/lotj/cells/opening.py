@@ -70,9 +70,14 @@ def described(connector: str) -> dict[str, Any]:
     return {"described": fields}
 
 
-def tells_success(robot: str) -> bool:
-    """Whether the cell has ground truth to evaluate by."""
-    return not is_own_cell(robot) or load_cell(Path(robot)).success is not None
+def tells_success(robot: str, connector: str) -> bool:
+    """Whether the cell has ground truth of a connector to evaluate by."""
+    if not is_own_cell(robot):
+        return True
+    success = load_cell(Path(robot)).success
+    if success == "pose":
+        return load_calibration(cell_folder(Path(robot)), identify(connector, robot).name) is not None
+    return success is not None
 
 
 OWN_STARTS: Final = "own"

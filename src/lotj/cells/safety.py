@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lotj.cells.adapter import CellEnv, Reading
 from lotj.cells.freshness import Freshness
+from lotj.cells.spec import CellSpecError
 from lotj.files import write_json
 from lotj.types import StoppedError
 
@@ -113,25 +114,27 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
                 f"{self.robot}: `lotj insert` left a plug in the socket and in the gripper, so nothing moves. Open the "
                 f"gripper and raise the tool, or pull the plug out by hand; then delete {self._left_in} and repeat"
             )
-        if self._moved and self.config.retract:
+        if self._moved and self.config.retract and self._reading is not None:
             self.extract()
         self._keep_ledger()
         self._trial_impulse = 0.0
         self._fresh = Freshness(self.config.stale_images)
+        self._reading = None  # nothing moves, on the way out either, unless the robot is where it should be
         with self._answering("reset"):
             observation, info = self.env.reset(seed=seed, options=options)
-        self._reading = self._checked(info["reading"])
-        position = self._reading.position
+        reading = self._checked(info["reading"])
+        position = reading.position
         if not (np.all(position >= self._low - 1e-3) and np.all(position <= self._high + 1e-3)):
-            self._stop(
+            raise CellStoppedError(
                 f"{self.robot} starts at {_mm(position)} mm, outside of its workspace {_mm(self._low)} to "
                 f"{_mm(self._high)} mm; correct its reset pose or [limits] in its file"
             )
-        excess = self._excess(self._reading)
+        excess = self._excess(reading)
         if excess:
-            self._stop(
+            raise CellStoppedError(
                 f"{self.robot} feels {excess} before it has moved; is the plug jammed, or the sensor not zeroed?"
             )
+        self._reading = reading
         self._moved = self._stays = False
         self.cut_off = ""
         return observation, info
@@ -148,7 +151,7 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise CellStoppedError("step before reset: the robot's pose is not known; call reset first")
         allowed = self.limit(action, self._reading)
         self._moved, self._stays = True, False
-        observation, reward, terminated, truncated, info = self._send(allowed)
+        observation, reward, terminated, truncated, info = self._send(allowed, in_trial=True)
         reading = self._reading
         self._count_contact(reading)
         info["contact_impulse"], info["sent_action"] = self._trial_impulse, allowed
@@ -280,8 +283,9 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._keep_ledger()
         super().close()
 
-    def _send(self, action: NDArray[np.float32]) -> Any:
+    def _send(self, action: NDArray[np.float32], in_trial: bool = False) -> Any:
         """One step of the cell."""
+        self.cell.asks = self.cell.asks and in_trial
         with self._answering("carry out a step"):
             result = self.env.step(action)
         self._reading = self._checked(result[4]["reading"])
@@ -292,6 +296,8 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         """A robot that does not answer is a stop."""
         try:
             yield
+        except CellSpecError:
+            raise
         except (OSError, RuntimeError, ValueError) as error:
             raise CellStoppedError(f"{self.robot} did not {what}: {error}") from error
 

@@ -137,6 +137,7 @@ class SerlHttpEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
             CellConnectionError: server or camera do not answer as they should, or the arm did not arrive.
         """
         super().reset(seed=seed)
+        self._state = None  # until it is told anew: no step starts from where an earlier trial ended
         self.server.call("clearerr")
         if self._compliance is not None:
             self.server.call("update_param", self._compliance)

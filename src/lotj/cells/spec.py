@@ -230,6 +230,8 @@ def _check(spec: CellSpec) -> None:
     several = isinstance(spec.image, tuple) and spec.image and all(isinstance(path, str) for path in spec.image)
     if not (isinstance(spec.image, str) or several) or not all(spec.images):
         raise CellSpecError(f"image must be a path, or a list of paths for several cameras, got {spec.image!r}")
+    if not isinstance(spec.state, tuple) or not all(isinstance(path, str) and path for path in spec.state):
+        raise CellSpecError(f"state must be a list of paths, got {spec.state!r}")
     optional = ("metres_per_unit", "rate_hz", "step", "force", "torque")
     positive = ("contact", "trial_impulse", "practice_impulse", "retract_height")
     for name in (*optional, *positive):
@@ -238,29 +240,37 @@ def _check(spec: CellSpec) -> None:
             continue
         if not _number(value) or not value > 0:
             raise CellSpecError(f"{name} must be a number above 0, got {value!r}")
+        if name in ("metres_per_unit", "rate_hz") and not math.isfinite(value):
+            raise CellSpecError(f"{name} must be finite, got {value!r}: contact and steps are counted by it")
     for name, least in (("horizon", 1), ("retract_steps", 1), ("stale_images", 0)):
         value = getattr(spec, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise CellSpecError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if spec.stale_images == 1:
+        raise CellSpecError("stale_images must be 0 (never) or at least 2, got 1: a picture alone is like no other")
     for name in ("retract", "scenarios"):
         if not isinstance(getattr(spec, name), bool):
             raise CellSpecError(f"{name} must be true or false, got {getattr(spec, name)!r}")
     for name in ("others", "success_above", "force_sign"):
         if not _number(getattr(spec, name)):
             raise CellSpecError(f"{name} must be a number, got {getattr(spec, name)!r}")
+    if not -1 <= spec.others <= 1:
+        raise CellSpecError(f"others must lie in [-1, 1], as actions do, got {spec.others!r}")
     if spec.force_sign not in (1, -1):
         raise CellSpecError(f"force_sign must be 1 or -1, got {spec.force_sign!r}")
     if spec.compliance is not None and spec.compliance not in COMPLIANCE:
         raise CellSpecError(f"compliance must be one of {', '.join(COMPLIANCE)}, got {spec.compliance!r}")
     for name in ("workspace_low", "workspace_high"):
         value = getattr(spec, name)
-        if value is not None and (len(value) != 3 or not all(_number(v) and math.isfinite(v) for v in value)):
+        three = isinstance(value, tuple) and len(value) == 3
+        if value is not None and not (three and all(_number(v) and math.isfinite(v) for v in value)):
             raise CellSpecError(f"{name} must be three finite numbers (m), got {value!r}")
     low, high = spec.workspace_low, spec.workspace_high
     if low is not None and high is not None and not all(a < b for a, b in zip(low, high)):
         raise CellSpecError(f"workspace_low must lie below workspace_high along every axis, got {low} and {high}")
     components = spec.components
-    if len(components) != 3 or len(set(components)) != 3 or not all(isinstance(c, int) and c >= 0 for c in components):
+    three = isinstance(components, tuple) and len(components) == 3 and len(set(components)) == 3
+    if not (three and all(isinstance(c, int) and c >= 0 for c in components)):
         raise CellSpecError(f"components must be three different whole numbers, got {components!r}")
     _check_crops(spec)
     known = spec.success in (None, "reward", "pose", "ask") or str(spec.success).startswith("info/")
