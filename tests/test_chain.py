@@ -193,7 +193,7 @@ def test_a_validation_connector_is_marked_wherever_it_goes(chain, capsys):
 
 
 def test_a_practised_policy_is_compared_with_the_offline_one(chain, capsys, monkeypatch):
-    """On the same start states: both are counted, with intervals and Barnard's p; what was evaluated is not again."""
+    """On the same start states: both are counted, with intervals and McNemar's p; what was evaluated is not again."""
     run, _ = chain
     out = folder(run, "learned")
     command = ["evaluate", "--run", str(run), "--connector", CONNECTOR, "--trials", "1", "--seed", "5"]
@@ -210,10 +210,10 @@ def test_a_practised_policy_is_compared_with_the_offline_one(chain, capsys, monk
     assert json.loads(max(files, key=lambda path: not path.name.startswith("offline")).read_text())["rule"] == rule
     for row in compare(before, after):
         assert f"{row.p_value:.4f}" in first
-    assert "Barnard" in first and "95% interval" in first
+    assert "McNemar" in first and "95% interval" in first
     monkeypatch.setattr("lotj.evaluating.evaluate_policy", None)
     main([*command, "--practised", str(out)])
-    assert capsys.readouterr().out.count("Barnard") == 1
+    assert capsys.readouterr().out.count("McNemar") == 2
 
 
 def test_ground_truth_reward_is_marked_wherever_it_goes(chain, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from lotj.comparison import compare, evaluation_table
 from lotj.evaluate import EvaluateConfig, Evaluation, TrialLog, TrialResult, evaluate, trial_seed
 from lotj.judge import Judge, SuccessRule
-from lotj.stats import barnard
+from lotj.stats import barnard, mcnemar
 from lotj.types import Observation, Trajectory
 
 HORIZON = 8
@@ -134,11 +135,23 @@ def test_before_and_after_share_start_states() -> None:
     row = compare(before, after)[0]
     gained = after.count("I", "true")
     assert (row.gained, row.lost) == (gained, 0)
-    assert gained is not None and row.p_value == barnard(0, 20, gained, 20) and row.difference == gained / 20
+    assert gained is not None and row.p_value == mcnemar(gained, 0) and row.difference == gained / 20
     unpaired = compare(
         evaluate(EvaluateConfig(trials=20, scenarios=("I",), seed=4, acting_std=0.0), ToyCell, Down(0)), after
     )
-    assert len(unpaired) == 1 and unpaired[0].gained is None
+    assert len(unpaired) == 1 and (unpaired[0].gained, unpaired[0].test) == (None, "Barnard")
+    assert unpaired[0].p_value == barnard(0, 20, gained, 20)
+
+
+@pytest.mark.parametrize("start", [None, (0.5, 0.0, 0.0)])
+def test_trials_that_began_elsewhere_are_no_pairs(start: tuple[float, ...] | None) -> None:
+    """A cell that begins wherever it stands has the same seeds and other starts, or says nothing of them."""
+    before, after = evaluate(CONFIG, ToyCell, Down(0)), evaluate(CONFIG, ToyCell, Down(1))
+    moved = replace(after.trials[3], start=start)
+    other = replace(after, trials=(*after.trials[:3], moved, *after.trials[4:]))
+    assert compare(before, after)[0].test == "McNemar"
+    first, second = compare(before, other)
+    assert first.gained is None and first.test == "Barnard" and second.test == "McNemar"
 
 
 def test_json_round_trip() -> None:

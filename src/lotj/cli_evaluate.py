@@ -67,13 +67,13 @@ def evaluate(
         mark = marks(after["policy"])
         print_evaluation(after, f"{connector}, {practised.name}{mark}, {trials} trials each")
         table = Table(
-            "scenario", "before", "95% interval", "after", "95% interval", "p (Barnard)", title=f"True success{mark}"
+            "scenario", "before", "95% interval", "after", "95% interval", "p", "test", title=f"True success{mark}"
         )
         for row in compare(Evaluation.from_json(before), Evaluation.from_json(after)):
             cells: list[str] = []
             for side, interval in ((row.before, row.before_interval), (row.after, row.after_interval)):
                 cells += [f"{side.successes}/{side.trials}", f"{interval.low:.0%} - {interval.high:.0%}"]
-            table.add_row(row.scenario, *cells, show_p(row.p_value))
+            table.add_row(row.scenario, *cells, show_p(row.p_value), row.test)
         console.print(table)
         if after["policy"]["diagnostic"]:
             console.print("[yellow]Diagnostic: this policy practised with ground truth as the reward.[/]")

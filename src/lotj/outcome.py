@@ -7,13 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lotj.comparison import compare
+from lotj.comparison import compare, pairs_of, test_of
 from lotj.evaluate import Evaluation
 from lotj.files import to_json, write_json
 from lotj.presets import Preset
 from lotj.provenance import provenance
 from lotj.report.records import STAGES
-from lotj.stats import barnard
 
 
 def result(preset: Preset, run_root: Path, folders: list[Path], seconds: dict[str, float]) -> dict[str, Any]:
@@ -68,8 +67,8 @@ class Clock:
 
 
 def _scenarios(before: Evaluation, after: Evaluation) -> dict[str, Any]:
-    """Counts of each scenario, Barnard's exact test, and what became of each start state (``gained``, ``lost``; None
-    where the two evaluations do not share them)."""
+    """Counts of each scenario, what became of each start state (``gained``, ``lost``; None where the two evaluations do
+    not share them), and ``Comparison.p_value``."""
     return {
         row.scenario: {
             "offline_true": [row.before.successes, row.before.trials],
@@ -88,10 +87,10 @@ def _scenarios(before: Evaluation, after: Evaluation) -> dict[str, Any]:
 
 
 def _pooled(before: Evaluation, after: Evaluation) -> dict[str, Any]:
-    """Both scenarios together, and Barnard's exact test, two-sided."""
+    """Both scenarios together, tested as one."""
     old, new = (sum(trial.true for trial in side.trials) for side in (before, after))
     sizes = (len(before.trials), len(after.trials))
-    p_value = barnard(old, sizes[0], new, sizes[1])
+    p_value = test_of((old, sizes[0]), (new, sizes[1]), pairs_of(before.trials, after.trials))
     return {"offline_true": [old, sizes[0]], "online_true": [new, sizes[1]], "p_value": p_value}
 
 

@@ -52,8 +52,8 @@ Own: where the cell begins by itself.</dd>
 same policy after practising on it. Both are evaluated over the full horizon, from the same start states, with the same
 noise on the actions (<code>acting_std</code>; none in <code>paper</code>) and without learning.</dd>
 <dt>interval</dt><dd>Clopper-Pearson, 95%: exact, and wider than it need be rather than narrower.</dd>
-<dt>p</dt><dd>Barnard's exact test, two-sided, of equal success rates. Below 0.05 we speak of a change, above it of
-none.</dd>
+<dt>p</dt><dd>Of equal success rates, two-sided: McNemar's exact test where the same start states were tried before and
+after, Barnard's where they are not known to be the same. Below 0.05 we speak of a change, above it of none.</dd>
 </dl></div>"""
 
 
@@ -181,7 +181,7 @@ def _several_headline(records: Sequence[PracticeRecord], comparisons: Sequence[S
     aside = f" With a ground-truth reward, a diagnostic: {counts[True]}." if counts[False] and counts[True] else ""
     return (
         f"<h1>{title}</h1><p class='lead'>Improved: true success rose in at least one scenario and fell in none "
-        f"(Barnard's exact test, two-sided, p &lt; 0.05, each comparison by itself).{aside}</p>"
+        f"(exact test, two-sided, p &lt; 0.05, each comparison by itself).{aside}</p>"
     )
 
 

@@ -29,7 +29,7 @@ _FOOLED = 0.2
 
 
 def verdict(row: Comparison, significance: float = 0.05) -> Verdict:
-    """Say whether true success changed, by Barnard's exact test."""
+    """Say whether true success changed, by the comparison's exact test."""
     if row.p_value >= significance:
         return "unchanged"
     return "improved" if row.difference > 0 else "worse"
@@ -60,7 +60,7 @@ def scenario_cards(rows: Sequence[Comparison]) -> str:
             f"<span class='arrow'>→</span><span class='is'>{row.after.successes}/{row.after.trials}</span></div>"
             + _interval("before", row.before.successes / row.before.trials, row.before_interval)
             + _interval("after", row.after.successes / row.after.trials, row.after_interval)
-            + f"<p class='note'>{100 * row.difference:+.0f} points, Barnard's exact test {p_text(row.p_value)}."
+            + f"<p class='note'>{100 * row.difference:+.0f} points, {row.test}'s exact test {p_text(row.p_value)}."
             + f"{pairs}</p>"
             + "</div>"
         )
