@@ -89,7 +89,8 @@ def _check(run: Path, preset: Preset, offline: Offline, connector: str, seed: in
     """The check before practice, of one reward."""
     candidates = rule_candidates(attacked(run) if reward == "red-teamed" else run / "reward")
     with TrajectoryStore(store_path(run)) as store:
-        return check_reward(connector, preset.robot, preset.practice.preflight, offline, candidates, store, seed)
+        config, std = preset.practice.preflight, preset.evaluate.acting_std
+        return check_reward(connector, preset.robot, config, offline, candidates, store, seed, std)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from lotj import cli, demo, film, stages
 from lotj.algos.policy import ImagePolicy
+from lotj.checkpoint import load_state, save_state
 from lotj.evaluate import EvaluateConfig, TrialResult
 from lotj.evaluating import evaluate_stage
 from lotj.learned import load_learned
@@ -46,6 +47,46 @@ def test_an_edited_connector_is_not_answered_from_the_old_one(tiny_run: Path, tm
     save_connector(replace(plug, insertion_depth=plug.insertion_depth + 0.001), tmp_path)
     with pytest.raises(ValueError, match="before it was edited"):
         ask()
+
+
+def test_what_other_networks_left_does_not_pass_for_these(tiny_run: Path, tmp_path: Path) -> None:
+    """Trained anew in the same folder: evaluation, answer before practice and practice are of those that were there."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    preset = load_preset(run)
+    preset = replace(preset, evaluate=replace(preset.evaluate, trials=1, seed=78))
+    practice = replace(preset.practice, practice=replace(preset.practice.practice, trials=2))
+    known, asked = preset.split(), replace(practice.preflight, presses=2, attempts=0)
+    practice = replace(practice, preflight=asked)
+
+    def practise() -> Path:
+        return demo.practice_stage(preset, run, known, "europlug", "learned", stages.silent_bars, practice, force=True)
+
+    practised = practise()
+
+    def all_of_it() -> dict[str, Any]:
+        return {
+            "an evaluation": lambda: evaluate_stage(preset, run, known, "europlug", None, stages.silent_bars),
+            "an answer": lambda: demo.preflight_stage(preset, run, known, "europlug", asked, preset.seed),
+            "a practice": lambda: load_learned(run, practised),
+            "its repetition": practise,
+        }
+
+    for again in all_of_it().values():
+        again()
+    path = run / "reward" / "model.safetensors"
+    state = load_state(path)
+    for tensor in state["network"].values():
+        if tensor.dtype == torch.float32:
+            tensor.mul_(1.01)
+    save_state(path, state, seconds=1.0)
+    told = {"an evaluation": "other networks", "an answer": "networks", "a practice": "other networks"}
+    for name, again in all_of_it().items():
+        with pytest.raises(ValueError, match=told.get(name, "networks")):
+            again()
+    held = json.loads((practised / "config.json").read_text())
+    del held["config"]["networks"]  # practices of before do not say
+    (practised / "config.json").write_text(json.dumps(held))
+    load_learned(run, practised)
 
 
 def test_a_cell_with_starts_of_its_own_is_evaluated_once(

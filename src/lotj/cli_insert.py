@@ -112,7 +112,7 @@ def _as_asked(learned: Any, preset: Any, run: Path, connector: str) -> Any:
     from lotj.judge import SuccessRule
 
     try:
-        answer = held_answer(preset, run, connector, preset.practice.preflight, preset.seed)
+        answer = held_answer(preset, run, connector, preset.practice.preflight, preset.seed, learned.offline)
     except FileNotFoundError:
         return learned
     if not answer["go"]:

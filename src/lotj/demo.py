@@ -209,6 +209,9 @@ def practise_in(
     config["red_teamed"] = red_teamed
     if cells.robots:
         config["cells"] = cells.robots
+    begun = _json(out / "config.json")["config"] if (out / "config.json").exists() else {"networks": None}
+    if "networks" in begun:  # practices of before do not say whose networks they began with
+        config["networks"] = offline.networks
     run = Run(out, "practice", config, seed)
     untaught = ImagePolicy(offline.policy)
     about = {**OFFLINE, "validation": validation}
@@ -265,11 +268,9 @@ def preflight_stage(
     bars: Bars = silent_bars,
 ) -> dict[str, Any]:
     """Ask whether the reward may be trusted on a connector; the answer is kept in the run folder, and reused."""
-    path = preflight_path(preset, run_root, connector, config, seed)
-    asked = _asked(preset, connector, config, seed)
+    path, offline = preflight_path(preset, run_root, connector, config, seed), load_offline(run_root, known)
     if not path.exists():
         torch.set_num_threads(preset.threads)
-        offline = load_offline(run_root, known)
         candidates = rule_candidates(reward_folder(run_root))
         name, std = identify(connector, preset.robot).name, preset.evaluate.acting_std
         with TrajectoryStore(store_path(run_root)) as store, bars(f"check the reward on {name}") as tick:
@@ -277,19 +278,22 @@ def preflight_stage(
                 connector, preset.robot, config, offline, candidates, store, seed, std, tick, run_root / "STOP"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {**asked, **answer.as_json()})
-    return held_answer(preset, run_root, connector, config, seed)
+        write_json(path, {**_asked(preset, connector, config, seed, offline), **answer.as_json()})
+    return held_answer(preset, run_root, connector, config, seed, offline)
 
 
-def held_answer(preset: Preset, run_root: Path, connector: str, config: PreflightConfig, seed: int) -> dict[str, Any]:
+def held_answer(
+    preset: Preset, run_root: Path, connector: str, config: PreflightConfig, seed: int, offline: Offline
+) -> dict[str, Any]:
     """The answer that is kept in the run folder.
 
     Raises:
         FileNotFoundError: nothing was asked.
-        ValueError: it was asked otherwise, or of the connector as it was before it was edited.
+        ValueError: it was asked otherwise, of other networks, or of the connector as it was before it was edited.
     """
-    path, asked = preflight_path(preset, run_root, connector, config, seed), _asked(preset, connector, config, seed)
-    held = dict(_json(path))
+    path = preflight_path(preset, run_root, connector, config, seed)
+    asked = _asked(preset, connector, config, seed, offline)
+    held = {"networks": asked["networks"], **_json(path)}  # answers of before do not say whose they are
     if differs := [key for key in asked if held.get(key) != asked[key]]:
         raise ValueError(f"{path} was asked with another {', '.join(differs)}; delete it to ask again")
     # From the counts: answers of before knew no guard.
@@ -297,9 +301,9 @@ def held_answer(preset: Preset, run_root: Path, connector: str, config: Prefligh
     return {**held, "go": go, "behind_guard": behind_guard}
 
 
-def _asked(preset: Preset, connector: str, config: PreflightConfig, seed: int) -> dict[str, Any]:
-    name = identify(connector, preset.robot).name
-    return {"connector": name, "seed": seed, "config": to_json(config), **to_json(described(connector))}
+def _asked(preset: Preset, connector: str, config: PreflightConfig, seed: int, offline: Offline) -> dict[str, Any]:
+    asked = {"connector": identify(connector, preset.robot).name, "seed": seed, "config": to_json(config)}
+    return {**asked, "networks": offline.networks, **to_json(described(connector))}
 
 
 def _told(tick: Ticker, total: int) -> Callable[[Any], None]:

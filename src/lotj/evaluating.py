@@ -24,7 +24,7 @@ from lotj.cells.opening import (
 from lotj.data.store import TrajectoryStore
 from lotj.learned import load_learned
 from lotj.offline import Known
-from lotj.pipeline import evaluate_policy, refuse_other_scale
+from lotj.pipeline import evaluate_policy, evaluated_weights, refuse_other_scale
 from lotj.presets import Preset, load_preset
 from lotj.recipe import Offline
 from lotj.stages import Bars, store_path
@@ -78,9 +78,11 @@ def evaluate_in(
         return
     about = {**about, **described(connector)}
     if out.exists():
-        held = json.loads(out.read_text(encoding="utf-8"))["policy"]
-        if held.get("described") != about.get("described"):
+        held = json.loads(out.read_text(encoding="utf-8"))
+        if held["policy"].get("described") != about.get("described"):
             raise ValueError(f"{out} is of {connector} as it was before it was edited; delete it to evaluate again")
+        if held.get("weights", weights := evaluated_weights(policy, offline)) != weights:
+            raise ValueError(f"{out} is of other networks, trained before these; delete it to evaluate again")
         return
     config = preset.evaluate
     if not honours_scenarios(preset.robot):

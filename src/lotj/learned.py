@@ -77,6 +77,11 @@ def load_learned(run_root: Path, practised: Path | None = None, known: Known | N
     offline = load_offline(run_root, known or load_preset(run_root).split(), red_teamed)
     if practised is None or settings is None:
         return Learned(ImagePolicy(offline.policy), offline, OFFLINE, "offline", red_teamed, None)
+    if settings["config"].get("networks", networks := offline.networks) != networks:
+        raise ValueError(
+            f"{practised} began with other networks than {run_root} holds now: it was trained anew. Practise again in "
+            "another folder, or put the networks back"
+        )
     offline = replace(offline, rule=SuccessRule(**settings["config"]["rule"]))
     recipe = recipe_of(settings)
     learner = make_learner(recipe, offline, settings["seed"])

@@ -228,9 +228,7 @@ def evaluate_policy(
     log = None
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        # Networks that were trained anew begin anew: no evaluation mixes the trials of two.
-        acting = policy.state_dict() if hasattr(policy, "state_dict") else {}
-        weights = weights_digest(offline.policy.state_dict(), offline.reward.network.state_dict(), acting)
+        weights = evaluated_weights(policy, offline)
         of = {"policy": dict(about or {}), "rule": rule, "config": config, "robot": robot, "weights": weights}
         log = TrialLog(out.with_suffix(".partial.jsonl"), of)
     result = evaluate(
@@ -251,9 +249,15 @@ def evaluate_policy(
         log,
     )
     if out is not None and log is not None:
-        write_json(out, {"policy": dict(about or {}), "rule": rule, **result.to_json()})
+        write_json(out, {"policy": dict(about or {}), "rule": rule, "weights": weights, **result.to_json()})
         log.path.unlink()
     return result
+
+
+def evaluated_weights(policy: Any, offline: Offline) -> str:
+    """Tells an evaluation from those of other networks: none mixes the trials of two, or passes for the other's."""
+    acting = policy.state_dict() if hasattr(policy, "state_dict") else {}
+    return weights_digest(offline.policy.state_dict(), offline.reward.network.state_dict(), acting)
 
 
 def refuse_other_scale(store: TrajectoryStore, now: list[float]) -> None:

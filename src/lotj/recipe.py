@@ -47,6 +47,12 @@ class Offline:
     rule: SuccessRule
     known: Known
 
+    @property
+    def networks(self) -> str:
+        """Tells these networks from those of another training (``weights_digest``)."""
+        modules = (self.policy, self.critic, self.reward.network)
+        return weights_digest(*(module.state_dict() for module in modules))
+
 
 @dataclass(frozen=True)
 class RecipeConfig:
