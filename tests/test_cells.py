@@ -22,7 +22,7 @@ from lotj import cli
 from lotj.cells.adapter import CellEnv, cell_folder, pick, to_square
 from lotj.cells.calibration import Calibration, load_calibration, save_calibration
 from lotj.cells.check import check_cell
-from lotj.cells.collecting import CellCollectConfig, calibrate, collect_on_cell
+from lotj.cells.collecting import CellCollectConfig, StartAbove, calibrate, collect_on_cell
 from lotj.cells.safety import CellStoppedError, JammedError, SafeCell
 from lotj.cells.spec import CellSpec, CellSpecError, load_cell
 from lotj.cells.template import TEMPLATE, filled
@@ -178,6 +178,13 @@ def test_what_an_environment_tells_about_itself_is_filled_in(tmp_path: Path) -> 
         ("name = 'a'\nenv = 'b'\n[observation]\ncrop = [0, 0, 8]", "crop must be"),
         ("name = 'a'\nenv = 'b'\n[observation]\ncrop = [[0, 0, 8, 0]]", "crop must be"),
         ("name = 'a'\nenv = 'b'\n[observation]\ncrop = [[0, 0, 8, 8], [0, 0, 8, 8]]", "crop has 2 entries for 1"),
+        ("name = 'a'\nenv = 'b'\n[limits]\nworkspace_low = 0.1", "workspace_low must be three finite numbers"),
+        ("name = 'a'\nenv = 'b'\n[action]\ncomponents = 3", "components must be three different"),
+        ("name = 'a'\nenv = 'b'\n[action]\nothers = 5.0", r"others must lie in \[-1, 1\]"),
+        ("name = 'a'\nenv = 'b'\n[action]\nmetres_per_unit = inf", "metres_per_unit must be finite"),
+        ("name = 'a'\nenv = 'b'\n[control]\nrate_hz = inf", "rate_hz must be finite"),
+        ("name = 'a'\nenv = 'b'\n[limits]\nstale_images = 1", "stale_images must be 0"),
+        ("name = 'a'\nenv = 'b'\n[observation]\nstate = 'state/tcp_pose'", "state must be a list of paths"),
         ("name = ", "not valid TOML"),
     ],
 )
@@ -590,12 +597,31 @@ def test_a_jammed_plug_pauses_with_what_to_do() -> None:
 
 def test_a_robot_that_starts_outside_or_under_load_does_not_move() -> None:
     env, robot = cell(faults={"start": (0.2, 0, 0.03)})
-    with pytest.raises(CellStoppedError, match="outside of its workspace"):
+    with pytest.raises(CellStoppedError, match="outside of its workspace"), env:
         env.reset()
+    assert not robot.visited
     env, robot = cell(faults={"force": (0, 0, 20.0)})
-    with pytest.raises(CellStoppedError, match="before it has moved"):
+    with pytest.raises(CellStoppedError, match="before it has moved"), env:
         env.reset()
-    assert all(action[2] >= 0 for action in np.diff([robot.start, *robot.visited], axis=0))
+    assert not robot.visited
+
+
+def test_a_reset_that_failed_moves_nothing_afterwards() -> None:
+    """Where the arm stands is not known any more: no step starts from where the last trial ended."""
+    env, robot = cell(replace(SPEC, horizon=2))
+
+    def fail(**_: Any) -> None:
+        raise RuntimeError("told to stay")
+
+    with pytest.raises(CellStoppedError, match="told to stay"), env:
+        env.reset()
+        env.step(np.array([0.5, 0, 0]))
+        robot.reset = fail  # type: ignore[assignment]
+        try:
+            env.reset()
+        finally:
+            before = len(robot.visited)
+    assert len(robot.visited) == before
 
 
 # Conformance
@@ -607,6 +633,22 @@ def findings(spec: CellSpec = SPEC, **faults: Any) -> dict[str, bool | None]:
 
 def test_a_good_cell_is_fit() -> None:
     assert False not in findings().values()
+
+
+def test_a_mistyped_success_is_found_before_anything_is_labelled() -> None:
+    """By the conformance run, and at the end of the first trial; what tells a slip may be told when it happens only."""
+    spec = replace(SPEC, success="info/success", dislodged="info/slipped")
+    env, robot = cell(spec, ground_truth=True)
+    robot.info = {"succeed": True}
+    with pytest.raises(CellSpecError, match="'info/success', but the info at the end of a trial has only succeed"):
+        rollout(env, Constant(0, 0, -0.1), np.random.default_rng(0))
+    found = {f.name: f for f in check_cell(spec, "plug", 16, env=robot)}
+    assert found["run"].good is False and "has only succeed" in found["run"].message
+    robot.info = {"success": False}
+    found = {f.name: f for f in check_cell(spec, "plug", 16, env=robot)}
+    assert "run" not in found and found["dislodged"].good is None and "slipped" in found["dislodged"].message
+    robot.info = {"success": False, "slipped": False}
+    assert "dislodged" not in {f.name for f in check_cell(spec, "plug", 16, env=robot)}
 
 
 def test_the_conformance_run_finds_what_is_wrong() -> None:
@@ -640,6 +682,73 @@ def test_jogging_to_full_insertion_captures_the_pose() -> None:
     env, _ = cell()
     with pytest.raises(ValueError, match="outside of the workspace"):
         calibrate(env, "plug", 0.06, [(0, 0, 0.02)], lambda question: True)
+
+
+LOW = CellSpec(**{**vars(SPEC), "success": "pose", "workspace_low": (-0.05, -0.05, -0.045)})
+
+
+def above(calibration: Calibration, spec: CellSpec = LOW, **faults: Any) -> tuple[StartAbove, SafeCell, ToyRobot]:
+    robot = ToyRobot(**{"start": (0.0, 0.0, 0.06), **faults})
+    env = SafeCell(CellEnv(spec, "plug", image_size=16, env=robot, ground_truth=True, calibration=calibration))
+    return StartAbove(env, calibration), env, robot
+
+
+def test_a_limit_ends_the_way_to_the_start_and_the_jogging() -> None:
+    """The table lies 3 cm above the calibrated mouth: one press above the limit, not one after the other."""
+    start, _, robot = above(Calibration("plug", (0.0, 0.0, -0.04), 0.01))
+    with pytest.raises(CellStoppedError, match=r"force of .* on the way to the start"):
+        start.reset(seed=1)
+    assert sum(-STIFFNESS * position[2] > SPEC.force for position in robot.visited) == 1  # type: ignore[operator]
+    env, robot = cell()
+    with pytest.raises(CellStoppedError, match="nothing was calibrated"):
+        calibrate(env, "plug", 0.01, [(0.0, 0.0, -0.15)], lambda question: True)
+    assert sum(-STIFFNESS * position[2] > SPEC.force for position in robot.visited) == 1  # type: ignore[operator]
+
+
+def test_a_start_that_cannot_be_reached_is_told() -> None:
+    """Beside the box's side; and such a socket is not calibrated."""
+    start, _, _ = above(Calibration("plug", (0.049, 0.0, 0.0), 0.01))
+    with pytest.raises(CellStoppedError, match="did not reach the start of the trial"):
+        for seed in range(4):
+            start.reset(seed=seed)
+    env, _ = cell()
+    with pytest.raises(ValueError, match=r"10 mm beside .*outside of the workspace"):
+        calibrate(env, "plug", 0.01, [(0.045, 0, 0)], lambda question: True)
+
+
+def test_an_environment_that_counts_the_way_to_the_start_is_told_so() -> None:
+    """Its own horizon would end the trial after a step, as a failure."""
+
+    class Impatient(ToyRobot):
+        def step(self, action: Any) -> Any:
+            seen, reward, done, _, info = super().step(action)
+            return seen, reward, done, len(self.visited) >= 8, info
+
+    calibration = Calibration("plug", (0.0, 0.0, 0.0), 0.01)
+    robot = Impatient(start=(0.0, 0.0, 0.079))
+    spec = replace(LOW, step=0.005)
+    safe = SafeCell(CellEnv(spec, "plug", image_size=16, env=robot, ground_truth=True, calibration=calibration))
+    start = StartAbove(safe, calibration)
+    with pytest.raises(CellSpecError, match=r"ended the episode itself after \d+ steps.*\[kwargs\]"):
+        rollout(start, Constant(0, 0, 0.1), np.random.default_rng(0), seed=1)
+
+
+def test_a_person_is_asked_about_the_trial_alone() -> None:
+    """At its end and once: not on the way to its start, not while the plug is pulled out, not on leaving."""
+    asked: list[str] = []
+
+    def ask(question: str) -> bool:
+        asked.append(question)
+        return False
+
+    robot = ToyRobot(start=(0.0, 0.0, 0.079))
+    spec, calibration = replace(SPEC, success="ask", horizon=5), Calibration("plug", (0.0, 0.0, 0.0), 0.01)
+    env = SafeCell(CellEnv(spec, "plug", image_size=16, env=robot, ground_truth=True, ask=ask))
+    with env:
+        rollout(StartAbove(env, calibration), Constant(0, 0, -0.1), np.random.default_rng(0), seed=1)
+        assert len(asked) == 1
+        env.reset()
+    assert len(asked) == 1 and len(robot.visited) > 10
 
 
 @pytest.fixture(scope="module")

@@ -378,8 +378,11 @@ def test_a_force_arrives_in_the_base_frame_and_stops_the_way_back(server: MockSe
     raw = base.reset(seed=0)[0]["state"]["tcp_force"] - calm * (1, -1, -1)
     np.testing.assert_allclose(raw, [0, 3, 30], atol=0.1)
     real = SerlHttpEnv(server.url, reset_pose=ABOVE, reset_force=20.0, **FAST)
+    real._state = real.server.state()  # of an earlier trial
     with pytest.raises(NotFollowingError, match=r"30\.\d N on the way to the reset pose \(limit 20\)"):
         real.reset()
+    with pytest.raises(RuntimeError, match="step before reset"):  # from where it stood then
+        real.step(np.zeros(7, np.float32))
 
 
 def test_refused_requests_pass_on_what_the_server_said(server: MockServer) -> None:

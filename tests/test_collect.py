@@ -166,6 +166,9 @@ def test_an_edited_connector_is_refused(tmp_path):
     mine.write_text(mine.read_text().replace('body_colour = "black"', 'body_colour = "white"'))
     with pytest.raises(ValueError, match=r"'usb-a' with another body_colour"):
         collect(config, path, workers=1)
+    mine.write_text(mine.read_text().replace('name = "usb-a"', 'name = "usb-mine"'))
+    with pytest.raises(ValueError, match=r"holds trajectories of 'usb-a', which the files named now do not describe"):
+        collect(config, path, workers=1)
 
 
 def test_one_named_connector_can_be_collected():

@@ -17,9 +17,12 @@ from PIL import Image
 
 from lotj import cli, demo, film, stages
 from lotj.algos.policy import ImagePolicy
+from lotj.cells.calibration import Calibration, save_calibration
+from lotj.cells.opening import tells_success
 from lotj.checkpoint import load_state, save_state
 from lotj.evaluate import EvaluateConfig, TrialResult
 from lotj.evaluating import evaluate_stage
+from lotj.fleet import Cells
 from lotj.learned import load_learned
 from lotj.pipeline import evaluate_policy
 from lotj.presets import load_preset
@@ -104,6 +107,54 @@ def test_a_cell_with_starts_of_its_own_is_evaluated_once(
     told = evaluate_stage(preset, run, preset.split(), "hdmi-a", None, stages.silent_bars)
     assert list(told["summary"]) == ["own"] and len(told["trials"]) == 2
     assert not list(run.rglob("*.partial.jsonl"))
+
+
+def test_an_own_cell_stops_in_an_evaluation_too(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's STOP file ends it, and the code tells."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    cell = tmp_path / "cell.toml"
+    cell.write_text(Path("examples/rehearsal.toml").read_text().replace("image_size = 128", "image_size = 32"))
+    (run / "STOP").touch()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["evaluate", "--run", str(run), "--connector", "hdmi-a", "--cell", str(cell), "--trials", "1"])
+    assert ended.value.code == 3 and "STOP exists" in capsys.readouterr().err
+
+
+def test_a_cell_that_knows_by_pose_practises_what_is_not_calibrated(tiny_run: Path, tmp_path: Path) -> None:
+    """It is not evaluated then, before or after; calibrated, it would be."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    cell = tmp_path / "cell.toml"
+    text = Path("examples/rehearsal.toml").read_text().replace("image_size = 128", "image_size = 32")
+    cell.write_text(text.replace('from = "info/succeed"', 'from = "pose"'))
+    preset = load_preset(run)
+    practice = replace(preset.practice, practice=replace(preset.practice.practice, trials=1))
+    practice = replace(practice, preflight=replace(practice.preflight, presses=0, attempts=0))
+    preset = replace(preset, robot=str(cell))
+    known = preset.split()
+    out = demo.practice_stage(preset, run, known, "hdmi-a", "learned", stages.silent_bars, practice)
+    assert (out / "done.json").exists() and not list(out.glob("evaluation-*.json"))
+    with pytest.raises(ValueError, match=r"does not tell when hdmi-a is inserted.*lotj cell calibrate"):
+        evaluate_stage(preset, run, known, "hdmi-a", None, stages.silent_bars)
+    assert not tells_success(str(cell), "hdmi-a") and tells_success("sawyer-a", "hdmi-a")
+    save_calibration(cell.with_suffix(""), Calibration("hdmi-a", (0.6, 0.0, 0.08), 0.01))
+    assert tells_success(str(cell), "hdmi-a")
+
+
+def test_two_cells_of_one_name_do_not_practise_together(tiny_run: Path, tmp_path: Path) -> None:
+    """What is kept of each, such as its contact, would be one."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    text = Path("examples/rehearsal.toml").read_text().replace("image_size = 128", "image_size = 32")
+    cells = [tmp_path / "a.toml", tmp_path / "b.toml"]
+    for path in cells:
+        path.write_text(text)
+    preset = load_preset(run)
+    practice = replace(preset.practice, preflight=replace(preset.practice.preflight, presses=0, attempts=0))
+    preset = replace(preset, robot=str(cells[0]), evaluate=replace(preset.evaluate, trials=1))
+    both = Cells((str(cells[0]), str(cells[1])))
+    with pytest.raises(ValueError, match="same name"):
+        demo.practice_stage(preset, run, preset.split(), "hdmi-a", "learned", stages.silent_bars, practice, cells=both)
 
 
 def test_trials_of_other_networks_are_not_gone_on_with(tiny_run: Path, tmp_path: Path) -> None:

@@ -187,6 +187,45 @@ def test_stores_merge_and_an_import_is_done_once(tmp_path: Path) -> None:
         take(a, a)
 
 
+def test_what_a_store_says_of_its_actions_comes_along(tmp_path: Path) -> None:
+    """Metres for an action of 1, horizon and robots; where another store says else of its actions, it is refused.
+    Foreign data is asked, since it does not say."""
+    a, b, into = tmp_path / "a.sqlite", tmp_path / "b.sqlite", tmp_path / "into.sqlite"
+    for path, seed, scale, horizon in ((a, 1, 0.005, 40), (b, 2, 0.02, 30)):
+        write(path, [make_trajectory(seed)])
+        with TrajectoryStore(path, "a") as store:
+            for key, value in (("action_scale", [scale] * 3), ("horizon", horizon), ("robots", 1)):
+                store.set_metadata(key, value)
+    take(a, into)
+    with TrajectoryStore(into) as store:
+        assert [store.metadata[key] for key in ("action_scale", "horizon", "robots")] == [[0.005] * 3, 40, 1]
+    with pytest.raises(ValueError, match=r"holds actions of \[0\.005, .* the data has \[0\.02"):
+        take(b, into)
+    assert len(stored(into)) == 1
+    foreign = tmp_path / "minari"
+    export(b, "minari", foreign)
+    with pytest.raises(ValueError, match="the data has"):
+        take(foreign, into, replace(PLAIN, metres_per_unit=0.02))
+    take(foreign, into, replace(PLAIN, metres_per_unit=0.005))
+    assert len(stored(into)) == 2
+    with pytest.raises(ValueError, match="metres_per_unit: expected metres above 0, got -1"):
+        ReadConfig(metres_per_unit=-1)
+
+
+def test_arrays_of_one_component_go_out_and_come_in(tmp_path: Path) -> None:
+    """LeRobot has plain values where we have (T, 1)."""
+    pressure = np.arange(5, dtype=np.float32)[:, None]
+    one = make_trajectory(3, privileged={"pressure": pressure})
+    one = replace(one, state=one.state[:, :1], action=one.action[:, :1])
+    source = write(tmp_path / "s.sqlite", [one])
+    export(source, "lerobot", tmp_path / "out")
+    take(tmp_path / "out", tmp_path / "back.sqlite")
+    (back,) = stored(tmp_path / "back.sqlite")
+    np.testing.assert_array_equal(back.action, one.action)
+    np.testing.assert_array_equal(back.state, one.state)
+    np.testing.assert_array_equal(np.ravel(back.privileged["pressure"]), np.ravel(pressure))
+
+
 def test_a_killed_import_goes_on(tmp_path: Path) -> None:
     """Stopped after any number of trajectories, repeated, the store holds each once, in order."""
     written = [make_trajectory(i) for i in range(3)]

@@ -173,6 +173,18 @@ def test_practice_may_be_wrong_about_the_truth(tmp_path: Path) -> None:
     assert validate(write(tmp_path / "s", trials)).sound
 
 
+def test_a_gallery_needs_somebody_who_knows(tmp_path: Path) -> None:
+    """Trajectories without ground truth are left out; a store of them alone has none to show."""
+    blind = [replace(t, privileged={}) for t in sound()]
+    with pytest.raises(ValueError, match="no trajectory says where the plug was in"):
+        gallery(write(tmp_path / "blind", blind), tmp_path / "g.png")
+    gallery(write(tmp_path / "some", [*sound(), replace(blind[0], seed=99)]), tmp_path / "some.png")
+    gallery(write(tmp_path / "all", sound()), tmp_path / "all.png")
+    tiles = [np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("some", "all")]
+    green = [int((sheet == (50, 205, 50)).all(-1).sum()) for sheet in tiles]
+    assert green[0] == green[1] > 0
+
+
 def test_gallery_shows_both_classes(tmp_path: Path) -> None:
     """The sheet has a green-framed and a red-framed tile for each trajectory, up to ``per_class``, hardest first."""
     path = write(tmp_path / "s", [replace(t, image=np.full_like(t.image, 10 + t.seed)) for t in sound()])

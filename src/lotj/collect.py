@@ -272,6 +272,11 @@ def _claim(store: TrajectoryStore, config: CollectConfig) -> None:
 
 
 def _refuse_edited(path: Path, held: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    if gone := sorted(set(held) - set(now)):
+        raise ValueError(
+            f"{path} holds trajectories of {', '.join(map(repr, gone))}, which the files named now do not describe; go "
+            "back to the name that it was begun with, or choose another folder"
+        )
     for name in held:
         differs = [field for field in now[name] if held[name].get(field) != now[name][field]]
         if differs:

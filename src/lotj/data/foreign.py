@@ -83,12 +83,17 @@ class ReadConfig:
     """images are (3, H, W)."""
     action_scale: float = 1.0
     """actions are multiplied by this."""
+    metres_per_unit: float | None = later(None)
+    """metres along x, y, z that an action of 1 asks for, after that; a cell with another scale is then refused, where
+    else nothing says so. A lotj store knows its own."""
 
     def __post_init__(self) -> None:
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size: expected at least 1 pixel, got {self.image_size}; 64 is usual")
         if not (np.isfinite(self.action_scale) and self.action_scale):
             raise ValueError(f"action_scale: expected a finite factor, not 0, got {self.action_scale}")
+        if self.metres_per_unit is not None and not (np.isfinite(self.metres_per_unit) and self.metres_per_unit > 0):
+            raise ValueError(f"metres_per_unit: expected metres above 0, got {self.metres_per_unit}; 0.005 is usual")
         if self.cameras is not None and self.cameras < 1:
             raise ValueError(f"cameras: expected at least 1, got {self.cameras}")
         if len(self.camera) > 1 and (self.cameras or 1) > 1:
@@ -151,6 +156,9 @@ class Source:
     """Reads it from the start."""
     digest: Callable[[], str] = field(repr=False)
     """SHA-256 of its content, whatever the path."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What a store says of all its trajectories: ``action_scale`` (m for an action of 1, along each axis), ``horizon``,
+    ``robots``, each where it is known."""
 
 
 def pick_cameras(keys: Iterable[str], wanted: Sequence[str]) -> list[str]:

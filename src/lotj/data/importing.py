@@ -55,7 +55,8 @@ def import_into(
         tick: Told (done, total, note).
 
     Raises:
-        ValueError: The store has other sizes than the data, or holds an import of this source with other options.
+        ValueError: The store has other sizes than the data, its actions mean other displacements, or it holds an import
+            of this source with other options.
     """
     if path.exists() and source.path.exists() and path.samefile(source.path):
         raise ValueError(f"{path}: a store cannot be imported into itself; name another with --into")
@@ -84,6 +85,7 @@ def import_into(
             "complete": False,
         }
         _same_order(store, config)
+        _take_over(store, source.about)
         if not before:
             store.set_metadata(key, record)
         skipped: Counter[str] = Counter()
@@ -149,6 +151,24 @@ def _same_order(store: TrajectoryStore, config: ReadConfig) -> None:
                 f"{store.path} holds an import ({value['name']}) with --camera {' '.join(held)}, now it is "
                 f"{' '.join(config.camera)}: the pictures would change sides; name them in the same order"
             )
+
+
+def _take_over(store: TrajectoryStore, about: Mapping[str, Any]) -> None:
+    """What the source says of all its trajectories holds for the store. Raises `ValueError` where that says else."""
+    held, empty = store.metadata, not len(store)
+    scale = about.get("action_scale")
+    if scale is not None and held.get("action_scale", scale) != scale:
+        raise ValueError(
+            f"{store.path} holds actions of {held['action_scale']} m for 1, the data has {scale}: import into a new "
+            "store or run"
+        )
+    if scale is not None and "action_scale" not in held:
+        store.set_metadata("action_scale", scale)
+    for key in ("horizon", "robots"):
+        if key in about:
+            value = about[key] if empty else max(int(held.get(key, 0)), int(about[key]))
+            if held.get(key) != value:
+                store.set_metadata(key, value)
 
 
 def _append(store: TrajectoryStore, trajectory: Trajectory, nth: tuple[str, int], config: ReadConfig) -> None:

@@ -174,6 +174,8 @@ class _Writer:
 
     def _array(self, name: str, values: Any) -> Any:
         kind = self.schema.field(name).type
+        if isinstance(values, np.ndarray) and values.ndim == 2 and values.shape[1] == 1:
+            return self.arrow.array(np.ascontiguousarray(values[:, 0]), kind)
         if isinstance(values, np.ndarray) and values.ndim == 2:
             flat = self.arrow.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
             return self.arrow.FixedSizeListArray.from_arrays(flat, type=kind)

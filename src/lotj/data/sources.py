@@ -42,12 +42,14 @@ def open_source(path: Path, config: ReadConfig, format: Format | None = None, *,
     chosen = format or detect(path)
     if chosen == "lotj":
         with TrajectoryStore(path) as store:
-            count = len(store)
-        return Source("lotj", path, count, partial(_stored, path), partial(_store_digest, path))
+            count, metadata = len(store), store.metadata
+        about: dict[str, Any] = {key: metadata[key] for key in ("action_scale", "horizon", "robots") if key in metadata}
+        return Source("lotj", path, count, partial(_stored, path), partial(_store_digest, path), about)
     count_of, read = _READERS[chosen]
     if chosen == "serl":
         serl.refuse_unless(allow_pickle, path)
-    return Source(chosen, path, count_of(path), partial(read, path, config), partial(_digest, path))
+    said: dict[str, Any] = {} if config.metres_per_unit is None else {"action_scale": [config.metres_per_unit] * 3}
+    return Source(chosen, path, count_of(path), partial(read, path, config), partial(_digest, path), said)
 
 
 def detect(path: Path) -> Format:

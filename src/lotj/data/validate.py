@@ -144,11 +144,13 @@ def gallery(path: str | os.PathLike[str], out: str | os.PathLike[str], per_class
         per_class: Images of each class in a row.
 
     Raises:
-        KeyError: ``success`` was not recorded.
+        ValueError: ``success`` was not recorded.
     """
     with TrajectoryStore(path) as store:
         index = store.index
-        label, tip = store.privileged("success").astype(bool), store.measured("tip_in_socket", 3)
+        success, tip = store.measured("success", 1)[:, 0], store.measured("tip_in_socket", 3)
+        if np.isnan(success).all():
+            raise ValueError(f"{path}: no trajectory says where the plug was in, so there are no positives to show")
         trajectory = np.repeat(np.arange(len(index)), index.length + 1)
         step = np.arange(len(trajectory)) - index.frame_offset[trajectory]
         distance = np.linalg.norm(tip, axis=1)
@@ -158,7 +160,7 @@ def gallery(path: str | os.PathLike[str], out: str | os.PathLike[str], per_class
         for row, name in enumerate(names):
             sheet.title(row, f"{name}   {np.sum(index.connector == name)} trajectories")
             for side, positive in enumerate((True, False)):
-                frames = np.flatnonzero((connector == name) & (label == positive))
+                frames = np.flatnonzero((connector == name) & (success == float(positive)))
                 frames = frames[np.argsort(-distance[frames] if positive else distance[frames], kind="stable")]
                 _, first = np.unique(trajectory[frames], return_index=True)
                 frames = frames[np.sort(first)[:per_class]]
