@@ -274,12 +274,14 @@ def test_guards_are_compared_over_connectors_and_seeds() -> None:
 
 
 def test_the_checks_rule_is_compared_by_what_it_did_to_the_other() -> None:
-    """Sums over connectors: looser is a lower threshold for as many frames, anything else that differs is stricter."""
-    own = {"same": (0.7, 3), "looser": (0.2, 3), "stricter": (0.9, 2), "stricter too": (0.5, 4)}
+    """Sums over connectors: looser is a lower threshold for as many frames, anything else that differs is stricter;
+    where the answer is not "go", it warns."""
+    own = {"same": (0.7, 3), "looser": (0.2, 3), "stricter": (0.9, 2), "stricter too": (0.5, 4), "warned": (0.95, 2)}
 
     def row(rule: tuple[float, int], missed: int) -> dict[str, Any]:
         rules = {"rule": rule, "chosen": (0.7, 3)}
         check = {name: {"threshold": threshold, "frames": frames} for name, (threshold, frames) in rules.items()}
+        check["go"] = rule != (0.95, 2)  # type: ignore[assignment]
         counts = {"trials": 40, "true": 30}
         return {
             "check": check,
@@ -292,7 +294,8 @@ def test_the_checks_rule_is_compared_by_what_it_did_to_the_other() -> None:
         "| leaves the rule | 1 | 40 | 30 | 0 | 1 | 1 | 2 |",
         "| makes it looser | 1 | 40 | 30 | 1 | 1 | 1 | 2 |",
         "| makes it stricter | 2 | 80 | 60 | 5 | 2 | 2 | 4 |",
-        "| all | 4 | 160 | 120 | 6 | 4 | 4 | 8 |",
+        "| warns | 1 | 40 | 30 | 4 | 1 | 1 | 2 |",
+        "| all | 5 | 200 | 150 | 10 | 5 | 5 | 10 |",
     ]
 
 

@@ -34,7 +34,7 @@ def test_what_a_looser_rule_is_worth_adds_up() -> None:
         if case["settings"] == ["preflight.attempts=20"]:
             results[case["connector"], case["seed"], case.get("rule", "chosen")] = result
     looser = [key[:2] for key, result in results.items() if key[2] == "checked" and is_looser(result["preflight"])]
-    assert len(looser) == 11
+    assert len(looser) == 13
     sums: dict[str, dict[str, int]] = {}
     for rule in ("chosen", "checked"):
         practices = [results[(*key, rule)] for key in looser]

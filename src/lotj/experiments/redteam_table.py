@@ -139,8 +139,9 @@ def senses_table(result: Mapping[str, Any]) -> str:
 
 
 def check_table(result: Mapping[str, Any]) -> str:
-    """A line for each thing that the check before practice did to the rule as markdown: true successes of the offline
-    policy, what the rule that validation chose and the check's leave unclaimed, and what they claim falsely.
+    """A line for each thing that the check before practice did to the rule, and one for where it warned, as markdown:
+    true successes of the offline policy, what the rule that validation chose and the check's leave unclaimed, and what
+    they claim falsely.
 
     Args:
         result: ``results/looser.json``.
@@ -148,11 +149,13 @@ def check_table(result: Mapping[str, Any]) -> str:
     head = ["the check", "connectors", "trials", "true", "missed by the chosen rule", "by the check's"]
     head += ["claimed falsely by the chosen rule", "by the check's"]
     lines = [head, ["---"] * len(head)]
-    kinds: dict[str, list[Mapping[str, Any]]] = {"leaves the rule": [], "makes it looser": [], "makes it stricter": []}
+    names = ("leaves the rule", "makes it looser", "makes it stricter", "warns")
+    kinds: dict[str, list[Mapping[str, Any]]] = {name: [] for name in names}
     for row in result["rows"]:
         rule, chosen = (SuccessRule(**row["check"][name]) for name in ("rule", "chosen"))
         changed = "makes it looser" if rule.looser_than(chosen) else "makes it stricter"
-        kinds["leaves the rule" if rule == chosen else changed].append(row)
+        go = row["check"]["go"]
+        kinds["warns" if not go else "leaves the rule" if rule == chosen else changed].append(row)
     for kind, rows in [*kinds.items(), ("all", result["rows"])]:
         counts = [sum(row["chosen"][name] for row in rows) for name in ("trials", "true")]
         pairs = [sum(row[rule][name] for row in rows) for name in ("missed", "false") for rule in ("chosen", "checked")]
