@@ -505,15 +505,24 @@ def test_a_run_of_another_version_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("claimed", "reward", "told"), [(9, "learned", True), (10, "learned", False), (0, "ground-truth", False)]
+    ("claimed", "reward", "updates", "told"),
+    [
+        (9, "learned", 1, "may be worse than before"),
+        (2, "learned", 0, "nothing was learned from that, and the policy is what it was"),
+        (10, "learned", 1, None),
+        (0, "ground-truth", 1, None),
+    ],
 )
-def test_a_reward_that_hardly_ever_pays_is_called_out(capsys, claimed, reward, told):
-    """Below one claimed success in twenty trials the person is told what that may mean; ground truth may be silent."""
+def test_a_reward_that_hardly_ever_pays_is_called_out(capsys, claimed, reward, updates, told):
+    """Below one claimed success in twenty trials the person is told what that may mean, and whether anything was
+    learned; ground truth may be silent."""
     row = {"connector": "plug", "reward": reward, "recipe": "ensemble", "guard": "off", "red_teamed": False}
-    row |= {"practice": {"summary": {"predicted_successes": claimed, "trials": 200}}, "scenarios": {}}
+    summary = {"predicted_successes": claimed, "trials": 200, "updates": updates}
+    row |= {"practice": {"summary": summary}, "scenarios": {}}
     cli.print_outcome({"practices": [row]})
     said = " ".join(capsys.readouterr().out.split())
-    assert (f"claimed {claimed} successes in 200 trials" in said) == told
+    assert (f"claimed {claimed} successes in 200 trials" in said) == (told is not None)
+    assert told is None or told in said
 
 
 def test_a_command_starts_without_what_it_does_not_need():

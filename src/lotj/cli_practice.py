@@ -269,8 +269,13 @@ def print_outcome(outcome: dict[str, Any]) -> None:
         done = row["practice"]["summary"]
         claimed, trials = done["predicted_successes"], done["trials"]
         if row["reward"] == "learned" and claimed < SILENT * trials:
+            came = (
+                "then practice has taught nothing, and the policy may be worse than before. Look at the last trials in "
+                "the report before you use it"
+                if done["updates"]
+                else "nothing was learned from that, and the policy is what it was"
+            )
             say(
                 f"{row['connector']}: the robot claimed {claimed} successes in {trials} trials. Either it never got "
-                "the plug in, or its reward does not know success when it sees it; then practice has taught nothing, "
-                "and the policy may be worse than before. Look at the last trials in the report before you use it"
+                f"the plug in, or its reward does not know success when it sees it; {came}"
             )
