@@ -597,6 +597,17 @@ def test_what_cannot_be_practised_is_refused_before_any_work(
     assert "another offline run" in refusal(tiny_run, tmp_path, capsys, *options)
 
 
+def test_a_name_that_no_file_can_have_is_refused_before_any_practice() -> None:
+    """The result file would be refused after minutes of practice."""
+    settings = tuple(f"ensemble.{name}=1" for name in ("heads", "target_heads", "action_repeats", "prepare_updates"))
+    settings += ("practice.updates_per_step=1", "practice.warmup_trials=1", "practice.batch_size=1", "features.views=1")
+    settings += ("practice.checkpoint_every_trials=1", "preflight.presses=100", "preflight.attempts=100")
+    settings += tuple(f"features.augment.{name}=0.1" for name in ("brightness", "contrast", "saturation", "recolour"))
+    assert PracticeTableConfig((CONNECTOR,), settings=settings[:8]).cases()
+    with pytest.raises(ValueError, match=r"too long a name for a file, \d+ characters of 230"):
+        PracticeTableConfig((CONNECTOR,), settings=settings).cases()
+
+
 def test_an_edited_connector_is_another(tmp_path: Path) -> None:
     """A result of what a file described does not pass for one of what it describes now."""
     path = tmp_path / "plug.toml"

@@ -25,6 +25,8 @@ Unattended = Literal["off", "gate"]
 """Guards (``lotj.guard.Mode``) under which practice goes on by itself."""
 OWN_OPTIONS = ("recipe", "practice.trials", "practice.scenario", "practice.reward", "practice.guard")
 """What a case says by itself, so no setting changes it."""
+LONGEST_NAME = 230
+"""Characters of a case's name: file systems take 255, of which some are for its file's ending and that of a copy."""
 Rule = Literal["chosen", "checked"]
 """What ends a trial and pays: the rule that validation chose, or the one that the check before practice answered with
 (``lotj.preflight``), as `lotj practice` takes it, whether the answer was go or not."""
@@ -93,8 +95,12 @@ class PracticeTableConfig:
         changed(RecipeConfig(), self.settings)
 
     def cases(self) -> list[PracticeCase]:
-        """All of them; seed by seed, so that a part of the table compares recipes already."""
-        return [
+        """All of them; seed by seed, so that a part of the table compares recipes already.
+
+        Raises:
+            ValueError: settings make a name that is too long for a file.
+        """
+        cases = [
             PracticeCase(
                 f"{get_connector(connector).name}-{practice_name(recipe, reward, guard, self.settings, rule)}-s{seed}",
                 connector,
@@ -115,6 +121,13 @@ class PracticeTableConfig:
             for rule in self.rules
             if (guard == "off" and rule == "chosen") or reward == "learned"
         ]
+        longest = max((case.name for case in cases), key=len)
+        if len(longest) > LONGEST_NAME:
+            raise ValueError(
+                f"{longest!r} is too long a name for a file, {len(longest)} characters of {LONGEST_NAME}; leave out "
+                "settings that are the run's own already, or write them shorter (1e-3 for 0.001)"
+            )
+        return cases
 
 
 def practice_name(
