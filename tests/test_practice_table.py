@@ -304,6 +304,25 @@ def test_arms_are_compared_practice_by_practice() -> None:
     ]
 
 
+def test_where_all_arms_have_settings_those_with_the_fewest_are_the_measure() -> None:
+    """Of the same rule; where the same settings were practised by the rule that validation chose, that."""
+    few, more = ["preflight.attempts=20"], ["preflight.attempts=20", "iql.learning_rate=1e-4"]
+    results = []
+    for rule, settings, after in (("checked", few, 5), ("checked", more, 9), ("chosen", more, 6)):
+        result = a_result("iql", "learned", 0, 4, after, curve=[a_trial(True, True, True)])
+        result["case"] |= {"rule": rule, "settings": settings}
+        results.append(result)
+    changes = {row.split(" | ")[0]: row.split(" | ")[4] for row in arms_table(results[:2]).splitlines()[2:4]}
+    name = "| iql, learned, checked, attempts=20"
+    assert changes == {name: "", f"{name}, learning_rate=1e-4": "+8"}
+    changes = {row.split(" | ")[0]: row.split(" | ")[4] for row in arms_table(results).splitlines()[2:5]}
+    assert changes == {
+        "| iql, learned, attempts=20, learning_rate=1e-4": "",
+        name: "",
+        f"{name}, learning_rate=1e-4": "+6",
+    }
+
+
 @pytest.mark.parametrize(("gained", "lost", "sign"), [(6, 0, "↑"), (0, 6, "↓"), (5, 0, ")"), (9, 6, ")")])
 def test_pairs_are_tested_where_results_name_them(gained: int, lost: int, sign: str) -> None:
     """Six start states won and none lost is p = 1/32 by McNemar's exact test, where Barnard's, which knows no pairs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from lotj.experiments.practice_table import (
     Column,
@@ -94,8 +94,9 @@ def trials_table(by_trials: Mapping[int, Sequence[Result]]) -> str:
 ARM_BELIEFS = ("false, of claims", "missed, of true", "lost, of trials")
 ARMS_NOTE = """
 True successes before, after and in practice, connectors, scenarios and seeds together. *change*: of those after
-practice, against the same way without the settings, on the practices (connector and seed) that both have; *checked*, by
-the rule that the check before practice answered with, against the same by the one that validation chose. p is of signed
+practice, against the same way without the settings, or else with the fewest of them, on the practices (connector and
+seed) that both have; *checked*, by the rule that the check before practice answered with, against the same by the one
+that validation chose, where that was practised. p is of signed
 ranks over these practices, not corrected for the number of tests; it speaks of these connectors, not of others.
 """
 """Printed under the table of arms."""
@@ -127,8 +128,8 @@ def arms_table(results: Sequence[Result]) -> str:
     rows = [["practised with", "practices", "before", "after", "change", "p", "in practice", *ARM_BELIEFS]]
     for column in order:
         own, after = arms[column], _after(arms[column])
-        usual = column._replace(rule="chosen") if column.rule != "chosen" else column._replace(settings=())
-        first = _after(arms.get(usual, [])) if column != usual else {}
+        usual = _usual(column, arms)
+        first = {} if usual is None else _after(arms[usual])
         shared = [after[cell] - first[cell] for cell in after if cell in first]
         change = [f"{sum(shared):+d}", show_p(signed_ranks(shared))] if shared else ["", ""]
         truth = [bool(row["true_success"]) for result in own for row in result["curve"]]
@@ -136,6 +137,16 @@ def arms_table(results: Sequence[Result]) -> str:
         in_practice = show((sum(truth), len(truth)))
         rows.append([title(column), str(len(own)), *_ends(own), *change, in_practice, false, missed, lost])
     return ruled(rows) + ARMS_NOTE
+
+
+def _usual(column: Column, arms: Collection[Column]) -> Column | None:
+    """What a way of practising is held against: the rule that validation chose, or no settings, or the fewest."""
+    for usual in (column._replace(rule="chosen"), column._replace(settings=())):
+        if usual != column and usual in arms:
+            return usual
+    alike = [arm for arm in arms if arm._replace(settings=()) == column._replace(settings=())]
+    fewer = [arm for arm in alike if {*arm.settings} < {*column.settings}]
+    return min(fewer, key=lambda arm: len(arm.settings), default=None)
 
 
 def _after(results: Sequence[Result]) -> Mapping[tuple[str, int], int]:

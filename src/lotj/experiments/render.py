@@ -169,6 +169,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "check": _of(check_table, "looser.json"),
     "loosened": _all_of(summary_table, "looser"),
     "loosened-arms": _all_of(arms_table, "looser"),
+    "iql-arms": _all_of(arms_table, "iql"),
     "ablation": _ablation,
 }
 TABLE_IV, LEVERS, PRACTICE = "img/table-iv.png", "img/reward-levers.png", "img/practice.png"
