@@ -26,6 +26,7 @@ from lotj.practice import PracticePaused
 from lotj.presets import PRESETS, load_preset, with_cameras
 from lotj.run import Run, RunMismatchError
 from lotj.sim.connectors import load_catalogue
+from lotj.sim.template import commented_toml, example
 from lotj.speed import Speed, estimate, measure
 from lotj.types import Trajectory
 
@@ -552,3 +553,32 @@ def test_a_full_disk_is_answered_with_what_to_do(
         cli.main(["connectors"])
     told = capsys.readouterr().err
     assert ended.value.code == 2 and str(error) in told and ("repeat the same command" in told) is full
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["collect", "debug", "--known", "a.toml", "b.toml"], "--known names bench-plug more than once"),
+        (["collect", "debug", "--known", "rj45", "usb-a", "usb-c", "--validation", "0"], "got 3 and 0"),
+        (["collect", "debug", "--practise-on"], "--practise-on names no connector"),
+        (["collect", "debug", "--workers", "0"], "--workers 0: expected at least 1"),
+        (["demo", "debug", "--workers", "-1"], "--workers -1: expected at least 1"),
+        (["demo", "debug", "--result", "folder"], "--result folder is a folder"),
+        (["data", "validate", "s.sqlite", "--horizon", "0"], "horizon: expected at least 1, got 0"),
+        (["connectors", "show", "long.toml"], "insertion_depth"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_any_work(tmp_path, monkeypatch, capsys, command, told):
+    """Two files of one name, too little to split, no workers, nothing to practise on, a folder for a file, numbers that
+    are none."""
+    monkeypatch.chdir(tmp_path)
+    plug = commented_toml(example("bench-plug"))
+    for name in ("a.toml", "b.toml"):
+        (tmp_path / name).write_text(plug, encoding="utf-8")
+    lines = ["insertion_depth = 1" + 400 * "0" if x.startswith("insertion_depth = ") else x for x in plug.splitlines()]
+    (tmp_path / "long.toml").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(command)
+    assert ended.value.code == 2 and told in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.rglob("*.sqlite"))

@@ -86,10 +86,16 @@ def test_what_other_networks_left_does_not_pass_for_these(tiny_run: Path, tmp_pa
     for name, again in all_of_it().items():
         with pytest.raises(ValueError, match=told.get(name, "networks")):
             again()
+    (failed,) = film.film_practices(preset, run, [practised], stages.silent_bars)  # a report does without its film
+    assert "is not filmed" in failed and "other networks" in failed
+    stages.report_stage(preset, run, known, [practised])
+    assert "no Grad-CAM" in (run / "report.html").read_text()
     held = json.loads((practised / "config.json").read_text())
     del held["config"]["networks"]  # practices of before do not say
     (practised / "config.json").write_text(json.dumps(held))
     load_learned(run, practised)
+    stages.report_stage(preset, run, known, [practised])
+    assert "no Grad-CAM" not in (run / "report.html").read_text()
 
 
 def test_a_cell_with_starts_of_its_own_is_evaluated_once(

@@ -259,6 +259,22 @@ def test_report_of_an_empty_practice(tmp_path: Path) -> None:
         load_practice(tmp_path / "nowhere")
 
 
+def test_a_practice_says_itself_how_it_was_paid(tmp_path: Path) -> None:
+    """By its config, also before the first trial and in a folder named after several cells; the name is read where
+    there is none."""
+    folder = tmp_path / "practice" / "plug" / "ensemble-ground-truth-sawyer-a+sawyer-b-s0"
+    folder.mkdir(parents=True)
+    recipe = {"recipe": "ensemble", "practice": {"reward": "ground-truth"}}
+    (folder / "config.json").write_text(json.dumps({"config": {"recipe": recipe}}))
+    record = load_practice(folder)
+    assert (record.recipe, record.reward_source, record.seed, record.diagnostic) == (
+        "ensemble",
+        "ground-truth",
+        "0",
+        True,
+    )
+
+
 def test_headline_claims_no_more_than_the_test_allows(make_run: Callable[..., Path]) -> None:
     """11/20 to 15/20 is no significant change (p = 0.23), and 18/20 to 4/20 is called worse."""
     for before, after, words in (

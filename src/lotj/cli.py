@@ -84,6 +84,10 @@ def demo(
     from lotj.outcome import Clock
     from lotj.outcome import result as outcome_of
 
+    if result is not None and result.is_dir():
+        raise ValueError(f"--result {result} is a folder; name a JSON file in it")
+    if workers < 1:
+        raise ValueError(f"--workers {workers}: expected at least 1")
     chosen = _seen_by(preset, cameras, len(WRIST))
     run_root = _claim(out or Path("runs") / chosen.name, chosen)
     _print_estimate(chosen, workers)
@@ -105,7 +109,8 @@ def demo(
             )
             folders.append(out_dir)
         clock.lap(f"practise {connector}")
-    film_practices(chosen, run_root, folders, bar)
+    for line in film_practices(chosen, run_root, folders, bar):
+        say(line)
     stages.report_stage(chosen, run_root, known, folders)
     clock.lap("report")
     outcome = outcome_of(chosen, run_root, folders, clock.seconds)
@@ -145,7 +150,9 @@ def collect(
         preset: size of the job, with every setting.
     """
     from lotj import stages
+    from lotj.sim.connectors import get_connector
 
+    places = workers_for(workers, ray)
     chosen = _seen_by(preset, cameras, len(WRIST) if cell is None else None)
     if cell is None and connector:
         raise ValueError(
@@ -160,12 +167,12 @@ def collect(
     if cell is not None:
         cli_cell.collect(run_root, cell, connector, chosen, confirm)
         return
+    # Told before anything is collected where there are enough for a split and it is no good.
+    few = bool(chosen.known) and len({get_connector(name).group for name in chosen.known}) < 3
+    known = None if few else chosen.split()
     _print_estimate(chosen, workers)
-    places = workers_for(workers, ray)
     stages.collect_stage(chosen, run_root, places, bar)
-    try:
-        known = chosen.split()
-    except ValueError:
+    if known is None:
         say("Too few connectors to train a policy, so none is rolled out.")
     else:
         stages.roll_out_stage(chosen, run_root, known, places, bar)
@@ -213,7 +220,8 @@ def report(run: Path) -> None:
     found = (path.parent for path in (run / "practice").glob("*/*/config.json"))
     # What the robot paid itself first, then the diagnostic beside it.
     folders = sorted(found, key=lambda path: (path.parent.name, "ground-truth" in path.name, path.name))
-    film_practices(preset, run, folders, bar)
+    for line in film_practices(preset, run, folders, bar):
+        say(line)
     stages.report_stage(preset, run, preset.split(), folders)
     say(f"Report: {run / 'report.html'}   (open it in a browser)")
 
@@ -299,8 +307,14 @@ def _claim(run_root: Path, preset: Preset) -> Path:
     from lotj.run import RunMismatchError, differences
     from lotj.sim.connectors import get_connector
 
-    for name in preset.known:
-        get_connector(name)
+    names = [get_connector(name).name for name in preset.known]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"--known names {', '.join(twice)} more than once; name each connector once, and give each file a name of "
+            "its own: data are kept by name"
+        )
+    if not preset.practise_on:
+        raise ValueError("--practise-on names no connector; name at least one, as in --practise-on europlug")
     if preset.trajectories < 1:
         raise ValueError(f"--trajectories {preset.trajectories}: expected at least 1 of each connector")
     path = run_root / "preset.json"

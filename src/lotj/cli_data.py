@@ -49,7 +49,7 @@ def validate(
     else:
         with bar("read") as tick:
             opened = open_source(path, reading, format, allow_pickle=allow_pickle)
-            report = validate_foreign(opened, reading, horizon=horizon or 20, tick=tick)
+            report = validate_foreign(opened, reading, horizon=20 if horizon is None else horizon, tick=tick)
     table = Table(
         "connector",
         "trajectories",
@@ -60,7 +60,7 @@ def validate(
     for name in sorted({*report.connector, *report.dislodged}):
         positive, negative = report.balance.get(name, (0, 0))
         lost = str(report.dislodged.get(name, 0))
-        table.add_row(name, str(report.connector.get(name, 0)), f"{positive} of {positive + negative}", lost)
+        table.add_row(escape(name), str(report.connector.get(name, 0)), f"{positive} of {positive + negative}", lost)
     console.print(table)
     for defect in report.defects:
         console.print(

@@ -60,12 +60,12 @@ def evaluate(
         practice_settings(run, practised)
         cli_cell.tell_other(practised, name)
     before = evaluate_stage(asked, run, known, connector, None, bar, cli_cell.ask)
-    print_evaluation(before, f"{connector}, offline policy, {trials} trials each")
+    print_evaluation(before, f"{escape(connector)}, offline policy, {trials} trials each")
     who: dict[str, Path | None] = {"offline policy": None}
     if practised is not None:
         after = evaluate_stage(asked, run, known, connector, practised, bar, cli_cell.ask)
         mark = marks(after["policy"])
-        print_evaluation(after, f"{connector}, {practised.name}{mark}, {trials} trials each")
+        print_evaluation(after, f"{escape(f'{connector}, {practised.name}{mark}')}, {trials} trials each")
         table = Table(
             "scenario", "before", "95% interval", "after", "95% interval", "p", "test", title=f"True success{mark}"
         )
@@ -89,7 +89,7 @@ def _film(path: Path, preset: Preset, run: Path, connector: str, who: Mapping[st
     acting = {name: load_learned(run, practised, preset.split()) for name, practised in who.items()}
     with bar("film") as tick:
         film(connector, preset.robot, acting, first_trials(config), preset.image_size, preset.cameras, path, tick)
-    say(f"Film: {escape(str(path))}")
+    say(f"Film: {path}")
 
 
 def print_evaluation(evaluation: dict[str, Any], title: str) -> None:

@@ -169,4 +169,4 @@ def _film(path: Path, made: list[Any], learned: Any) -> None:
     trials = [one.trajectory for one in made]
     seen = [learned.offline.reward.probability(trial.image) for trial in trials]
     trajectory_video(trials, seen, path, threshold=learned.offline.rule.threshold)
-    say(f"Film: {escape(str(path))}")
+    say(f"Film: {path}")

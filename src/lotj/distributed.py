@@ -88,8 +88,11 @@ class Call(NamedTuple):
 
 
 def workers_for(workers: int, ray: str | None) -> Workers:
-    """``--workers`` and ``--ray`` of the command line: the latter wins, and takes the former for ``local``."""
-    return workers if ray is None else RayCluster(ray, max(1, workers))
+    """``--workers`` and ``--ray`` of the command line: the latter wins, and takes the former for ``local``. Raises
+    `ValueError` for fewer than one."""
+    if workers < 1:
+        raise ValueError(f"--workers {workers}: expected at least 1")
+    return workers if ray is None else RayCluster(ray, workers)
 
 
 def in_workers(

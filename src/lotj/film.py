@@ -19,6 +19,7 @@ from lotj.presets import Preset
 from lotj.report.records import film_of
 from lotj.report.video import can_encode, compose, encode
 from lotj.rollout import policy_rng, rollout
+from lotj.sim import GraphicsError
 from lotj.sim.env import InsertionEnv
 from lotj.stages import Bars
 
@@ -31,26 +32,36 @@ SHOWN = 5
 Progress = Callable[[int, int], None]
 
 
-def film_practices(preset: Preset, run_root: Path, folders: Sequence[Path], bars: Bars) -> None:
+def film_practices(preset: Preset, run_root: Path, folders: Sequence[Path], bars: Bars) -> list[str]:
     """Film finished practices in the simulated cell, before and after, beside their evaluations (``film.mp4``, or
-    ``.webp`` where nothing encodes H.264). Films that are there stay; what cannot be filmed any more is passed over."""
+    ``.webp`` where nothing encodes H.264). Films that are there stay; what cannot be filmed any more is passed over,
+    and what failed is returned, a line for each practice: a report does without its film."""
+    failed = []
     for folder in folders:
-        evaluated = folder / "evaluation-before.json"
-        if not (folder / "done.json").exists() or not evaluated.exists() or film_of(folder) is not None:
-            continue
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
-        held = json.loads(evaluated.read_text(encoding="utf-8"))
-        connector, robot = config["connector"], config["robot"]
-        gone = connector.endswith(".toml") and not Path(connector).exists()
-        if is_own_cell(robot) or gone or held["policy"].get("described") != described(connector).get("described"):
-            continue
-        path = folder / f"film{'.mp4' if can_encode('.mp4') else '.webp'}"
-        known = preset.split()
-        after = load_learned(run_root, folder, known)
-        acting = {"before practice": load_learned(run_root, known=known), caption(after.about): after}
-        with bars(f"film {folder.parent.name}") as tick:
-            shown = first_trials(Evaluation.from_json(held).config)
-            film(connector, robot, acting, shown, preset.image_size, preset.cameras, path, tick)
+        try:
+            _film_practice(preset, run_root, folder, bars)
+        except (ValueError, OSError, GraphicsError) as error:
+            failed.append(f"{folder} is not filmed: {error}")
+    return failed
+
+
+def _film_practice(preset: Preset, run_root: Path, folder: Path, bars: Bars) -> None:
+    evaluated = folder / "evaluation-before.json"
+    if not (folder / "done.json").exists() or not evaluated.exists() or film_of(folder) is not None:
+        return
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
+    held = json.loads(evaluated.read_text(encoding="utf-8"))
+    connector, robot = config["connector"], config["robot"]
+    gone = connector.endswith(".toml") and not Path(connector).exists()
+    if is_own_cell(robot) or gone or held["policy"].get("described") != described(connector).get("described"):
+        return
+    path = folder / f"film{'.mp4' if can_encode('.mp4') else '.webp'}"
+    known = preset.split()
+    after = load_learned(run_root, folder, known)
+    acting = {"before practice": load_learned(run_root, known=known), caption(after.about): after}
+    with bars(f"film {folder.parent.name}") as tick:
+        shown = first_trials(Evaluation.from_json(held).config)
+        film(connector, robot, acting, shown, preset.image_size, preset.cameras, path, tick)
 
 
 def caption(about: Mapping[str, Any]) -> str:

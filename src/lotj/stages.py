@@ -164,12 +164,15 @@ def features_path(run_root: Path, recipe: RecipeConfig) -> Path:
 def report_stage(preset: Preset, run_root: Path, known: Known, folders: list[Path]) -> dict[str, Any]:
     """Write ``report.html`` and ``summary.json`` of the given practices."""
     from lotj.report.html import Extras, write_report
+    from lotj.report.records import find_value
 
     present, limit = load_offline(run_root, known), ControllerConfig().force_limit
 
     def extras(record: PracticeRecord) -> Extras:
         other = record.red_teamed != is_red_teamed(run_root)
         offline = load_offline(run_root, known, record.red_teamed) if other else present
+        if find_value(record.provenance, "networks") not in (None, offline.networks):
+            return Extras(None, (), limit)  # those that it practised with are gone
         trials = [trajectory for _, trajectory in (*record.first[:1], *record.last[-1:])]
         images = [image for trial in trials for image in (trial.image[len(trial) // 2], trial.image[-1])]
         return Extras(offline.reward, _saliency(offline, np.stack(images)) if images else (), limit)

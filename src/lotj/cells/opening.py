@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -15,6 +13,7 @@ from lotj.cells.calibration import load_calibration
 from lotj.cells.safety import SafeCell
 from lotj.cells.spec import load_cell
 from lotj.sim.connector import Connector
+from lotj.sim.connectors import described as described
 from lotj.sim.connectors import get_connector
 from lotj.sim.env import ACTION_SCALE, HORIZON, InsertionEnv
 from lotj.sim.parts import ConnectorError
@@ -59,15 +58,6 @@ def identify(connector: str | Connector, robot: str = "") -> Identity:
             return Identity(connector, connector)
         raise
     return Identity(known.name, known.group)
-
-
-def described(connector: str) -> dict[str, Any]:
-    """Every field of a connector that a TOML file describes, as JSON under ``described``: the same path may later hold
-    another. Empty for all others, whose name says all."""
-    if not connector.endswith(".toml"):
-        return {}
-    fields: dict[str, Any] = json.loads(json.dumps(asdict(get_connector(connector))))
-    return {"described": fields}
 
 
 def tells_success(robot: str, connector: str) -> bool:

@@ -92,7 +92,11 @@ def validate(path: str | os.PathLike[str], *, horizon: int | None = None, robots
 
     Raises:
         FileNotFoundError, StoreError: There is no store to validate.
+        ValueError: ``horizon`` or ``robots`` is less than 1.
     """
+    for name, least in (("horizon", horizon), ("robots", robots)):
+        if least is not None and least < 1:
+            raise ValueError(f"{name}: expected at least 1, got {least}")
     found: list[Finding] = []
     balance: dict[str, Balance] = {}
     with TrajectoryStore(path) as store:

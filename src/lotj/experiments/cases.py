@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from lotj.cells.opening import described
 from lotj.evaluate import EvaluateConfig
 from lotj.files import to_json, write_json
 from lotj.provenance import provenance
 from lotj.seeds import stream_seed
-from lotj.sim.connectors import TEST_CONNECTORS
+from lotj.sim.connectors import TEST_CONNECTORS, described
 from lotj.sim.parts import did_you_mean
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from lotj.cells.opening import described
 from lotj.data.store import TrajectoryStore
 from lotj.demo import Places, practise_in
 from lotj.experiments.cases import evaluation, unfinished, write_result
@@ -21,7 +20,7 @@ from lotj.offline import rule_candidates
 from lotj.pipeline import check_reward
 from lotj.presets import Preset, load_preset
 from lotj.recipe import Offline, RecipeConfig
-from lotj.sim.connectors import get_connector
+from lotj.sim.connectors import described, get_connector
 from lotj.split import refuse_known
 from lotj.stages import Bars, features_path, features_stage, load_offline, silent_bars, store_path
 

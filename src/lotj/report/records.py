@@ -119,6 +119,9 @@ def film_of(practice: Path) -> Path | None:
     return next((path for suffix in MIME if (path := practice / f"film{suffix}").exists()), None)
 
 
+EVALUATED = "practice writes it, where the cell tells success"
+
+
 def load_practice(path: Path, videos: int = 2) -> PracticeRecord:
     """Read a practice folder ``<connector>/<recipe>-<reward source>-s<seed>``.
 
@@ -145,9 +148,9 @@ def load_practice(path: Path, videos: int = 2) -> PracticeRecord:
     provenance = optional("config.json", _read_json, {}, "practice writes it when it starts")
     done = optional("done.json", _read_json, {}, "this practice is not finished")
     rows = optional("trials.jsonl", _read_rows, (), "practice writes a line a trial")
-    recipe, reward_source, seed = _parse_name(path.name, rows[0] if rows else {})
-    before = optional("evaluation-before.json", _read_evaluation, None, "lotj evaluate writes it")
-    after = optional("evaluation-after.json", _read_evaluation, None, "lotj evaluate writes it")
+    recipe, reward_source, seed = _parse_name(path.name, _said(provenance) or (rows[0] if rows else {}))
+    before = optional("evaluation-before.json", _read_evaluation, None, EVALUATED)
+    after = optional("evaluation-after.json", _read_evaluation, None, EVALUATED)
     first, last = optional(
         "online.sqlite", lambda file: _read_ends(file, videos), ((), ()), "practice keeps its trajectories there"
     )
@@ -233,8 +236,14 @@ def _read_ends(path: Path, count: int) -> tuple[tuple[tuple[int, Trajectory], ..
         return tuple((i + 1, store.read(i)) for i in first), tuple((i + 1, store.read(i)) for i in last)
 
 
+def _said(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Recipe and reward, as the practice's ``config.json`` says."""
+    recipe = provenance.get("config", {}).get("recipe")
+    return {"recipe": recipe["recipe"], "reward": recipe["practice"]["reward"]} if isinstance(recipe, dict) else {}
+
+
 def _parse_name(name: str, row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Split ``<recipe>-<reward source>[-redteam][-<guard>]-s<seed>``; a trial's own words for recipe and reward win."""
+    """Split ``<recipe>-<reward source>[-redteam][-<guard>]-s<seed>``; a row's own words for recipe and reward win."""
     stem, _, seed = name.rpartition("-s")
     stem = (stem or name).removesuffix("-alarm").removesuffix("-gate").removesuffix("-redteam")
     source = GROUND_TRUTH if stem.endswith(GROUND_TRUTH) else stem.rpartition("-")[2]

@@ -128,14 +128,20 @@ def _typed(
     return {name: _convert(name, str(known[name].type), value) for name, value in raw.items()}
 
 
+def _fits(number: float) -> bool:
+    """TOML has integers that no float holds."""
+    return isinstance(number, float) or abs(number) < 1e300
+
+
 def _convert(name: str, kind: str, value: Any) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and _fits(value)
     if kind.startswith("float") and number:
         return float(value)
     kind = "tuple[float, float, float]" if kind == "Vector" else kind
     if kind.startswith("tuple[") and isinstance(value, list) and len(value) == kind.count(",") + 1:
         whole = kind.startswith("tuple[int")
-        if all(isinstance(v, int if whole else int | float) and not isinstance(v, bool) for v in value):
+        numbers = all(isinstance(v, int if whole else int | float) and not isinstance(v, bool) for v in value)
+        if numbers and all(map(_fits, value)):
             return tuple(int(v) if whole else float(v) for v in value)
     matches = {"str": isinstance(value, str), "bool": isinstance(value, bool), "int": number and isinstance(value, int)}
     if matches.get(kind, kind.startswith("Mapping") and isinstance(value, dict)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -121,3 +122,12 @@ def to_json(connector: Connector) -> dict[str, Any]:
         | meshes,
         "sources": dict(connector.sources) | {f"parts.{part.name}": part.source for part in connector.parts},
     }
+
+
+def described(connector: str) -> dict[str, Any]:
+    """Every field of a connector that a TOML file describes, as JSON under ``described``: the same path may later hold
+    another. Empty for all others, whose name says all."""
+    if not connector.endswith(".toml"):
+        return {}
+    fields: dict[str, Any] = json.loads(json.dumps(asdict(get_connector(connector))))
+    return {"described": fields}
