@@ -566,6 +566,8 @@ def test_a_full_disk_is_answered_with_what_to_do(
         (["demo", "debug", "--result", "folder"], "--result folder is a folder"),
         (["data", "validate", "s.sqlite", "--horizon", "0"], "horizon: expected at least 1, got 0"),
         (["connectors", "show", "long.toml"], "insertion_depth"),
+        (["connectors", "check", "rj45", "--seed", "-1"], "--seed -1: expected 0 or more"),
+        (["practice", "--run", "folder", "--connector", "rj45", "--seed", "-1"], "--seed -1: expected 0 or more"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_any_work(tmp_path, monkeypatch, capsys, command, told):

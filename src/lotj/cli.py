@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sqlite3
 import sys
 from dataclasses import replace
@@ -121,7 +122,7 @@ def demo(
         write_json(result, outcome)
     print_outcome(outcome)
     say(f"\nReport: {run_root / 'report.html'}   (open it in a browser)")
-    say(f"Next:   lotj practice --run {run_root} --connector europlug")
+    say(f"Next:   lotj practice --run {shlex.quote(str(run_root))} --connector europlug")
 
 
 def collect(
@@ -182,7 +183,8 @@ def collect(
         f"{collected.trajectories} trajectories, {collected.frames} frames, {collected.successes} successes; "
         f"dislodged and discarded: {lost}"
     )
-    say(f"Next: lotj data validate {stages.store_path(run_root)}   or   lotj train --run {run_root}")
+    store, folder = shlex.quote(str(stages.store_path(run_root))), shlex.quote(str(run_root))
+    say(f"Next: lotj data validate {store}   or   lotj train --run {folder}")
 
 
 def train(run: Path, stage: Literal["all", "reward", "critic", "policy"] = "all") -> None:
@@ -202,7 +204,7 @@ def train(run: Path, stage: Literal["all", "reward", "critic", "policy"] = "all"
         stages.train_all(preset, run, known, bar)
     else:
         stages.train_stage(preset, run, known, bar, (stage,))
-    say(f"Next: lotj practice --run {run} --connector {preset.practise_on[0]}")
+    say(f"Next: lotj practice --run {shlex.quote(str(run))} --connector {shlex.quote(str(preset.practise_on[0]))}")
 
 
 def report(run: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,7 @@ def new(out: Path, env: str | None = None) -> None:
     for note in notes:
         say(f"  {note}")
     say(f"Written: {out}; fill it in (docs/cells.md explains each field)")
-    say(f"Next: lotj cell check --cell {out} --connector NAME")
+    say(f"Next: lotj cell check --cell {shlex.quote(str(out))} --connector NAME")
 
 
 def tell_other(practised: Path, name: str) -> None:
@@ -87,7 +88,7 @@ def check(cell: Path, connector: str = "unknown", image_size: int = 64, steps: i
         )
         say(f"{bad} of {len(findings)} findings are bad; correct {cell} or the cell, and check again{hint}")
         raise SystemExit(1)
-    say(f"Fit. Next: lotj practice --run RUN --cell {cell} --connector {connector}")
+    say(f"Fit. Next: lotj practice --run RUN --cell {shlex.quote(str(cell))} --connector {shlex.quote(str(connector))}")
 
 
 def calibrate(cell: Path, connector: str, depth: float) -> None:
@@ -114,7 +115,7 @@ def calibrate(cell: Path, connector: str, depth: float) -> None:
     path = save_calibration(cell_folder(cell), found)
     x, y, z = (1e3 * value for value in found.position)
     say(f"Captured ({x:.1f}, {y:.1f}, {z:.1f}) mm, steady within {1e3 * found.spread:.2f} mm: {path}")
-    say(f"Next: lotj collect --run RUN --cell {cell} --connector {connector} ...")
+    say(f"Next: lotj collect --run RUN --cell {shlex.quote(str(cell))} --connector {shlex.quote(str(connector))} ...")
 
 
 def _typed(safe: Any) -> Iterator[tuple[float, float, float]]:
@@ -165,7 +166,7 @@ def collect(run: Path, cell: Path, connectors: tuple[str, ...], preset: Preset, 
             stop_file=run / "STOP",
         )
     say(f"{found.trajectories} trajectories, {found.successes} successes; {found.discarded} discarded")
-    say(f"Next: lotj data validate {store_path(run)}   or   lotj train --run {run}")
+    say(f"Next: lotj data validate {shlex.quote(str(store_path(run)))}   or   lotj train --run {shlex.quote(str(run))}")
 
 
 def with_the_cells_cameras(preset: Preset, cell: Path, asked: bool) -> Preset:

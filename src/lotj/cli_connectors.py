@@ -83,7 +83,7 @@ def generate(out: Path, count: int = 300, seed: int = 0, picture: Path | None = 
 
         contact_sheet(drawn, picture)
         say(f"Picture: {picture}")
-    say(f"Next: lotj collect --run runs/generated desk --known {out}/gen-{seed}-*.toml")
+    say(f"Next: lotj collect --run runs/generated desk --known {shlex.quote(str(out))}/gen-{seed}-*.toml")
 
 
 def show(connector: tyro.conf.Positional[str], picture: Path | None = None) -> None:
@@ -151,6 +151,8 @@ def check(connector: tyro.conf.Positional[str], trials: int = 10, seed: int = 0,
     from lotj.check import check as examine
     from lotj.sim.connectors import get_connector
 
+    if seed < 0:
+        raise ValueError(f"--seed {seed}: expected 0 or more")
     check_picture(picture)
     chosen = get_connector(connector)
     beside = Path(connector).with_suffix(".png") if connector.endswith(".toml") else Path(f"{chosen.name}.png")

@@ -76,6 +76,8 @@ def practice(
         raise ValueError(
             f"--guard {guard} with --reward ground-truth: ground truth needs no guard; leave one of them out"
         )
+    if seed is not None and seed < 0:
+        raise ValueError(f"--seed {seed}: expected 0 or more")
     preset = load_preset(run)
     if cell is not None:
         preset = replace(preset, robot=str(cell))
@@ -163,8 +165,8 @@ def practice(
         )
         if kept.left_out:
             say(f"{kept.left_out} refuted trials wait for a label: --audit, then --keep again")
-        own = stages.store_path(run)
-        say(f"Next: lotj data import {own} --run runs/next   and   lotj data import {library} --run runs/next")
+        own, kept_in = (shlex.quote(str(path)) for path in (stages.store_path(run), library))
+        say(f"Next: lotj data import {own} --run runs/next   and   lotj data import {kept_in} --run runs/next")
         return
     job = ["lotj", "insert", "--run", str(run), "--connector", connector, "--practised", str(out)]
     job += ["--cell", preset.robot] if is_own_cell(preset.robot) else []
@@ -225,7 +227,7 @@ def redteam(
             f"Up to {found.chosen.may_be_false:.0%} of its claims may be false (95%), more than --bound {bound:g}: "
             "practise with --guard gate or alarm, or let training know more such connectors"
         )
-    say(f"Next: lotj practice --run {run} --connector {preset.practise_on[0]}")
+    say(f"Next: lotj practice --run {shlex.quote(str(run))} --connector {shlex.quote(str(preset.practise_on[0]))}")
 
 
 SILENT = 0.05

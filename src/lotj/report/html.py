@@ -172,10 +172,12 @@ def _several_headline(records: Sequence[PracticeRecord], comparisons: Sequence[S
     better = ["improved" in kind and "worse" not in kind for kind in kinds]
     counts = {}
     for diagnostic in (False, True):
-        group = [flag for flag, record in zip(better, records) if record.diagnostic is diagnostic]
+        group = [flag for flag, record, kind in zip(better, records, kinds) if kind and record.diagnostic is diagnostic]
         counts[diagnostic] = f"{sum(group)} of {len(group)}" if group else ""
     if counts[False]:
         title = f"{counts[False]} self-rewarded practices improved their policy significantly"
+    elif not counts[True]:
+        return f"<h1>{len(records)} practices, none of them evaluated before and after</h1>"
     else:
         title = f"Diagnostic only: {counts[True]} practices improved with a ground-truth reward"
     aside = f" With a ground-truth reward, a diagnostic: {counts[True]}." if counts[False] and counts[True] else ""
