@@ -5,7 +5,7 @@ unclaimed (`lotj.preflight`). What that is worth is counted by ground truth on f
 same connector, by the rule that validation chose and by the check's: trials with the plug in that are never claimed,
 and claims at which it is not in. Connectors are drawn at random; none is left out.
 
-    python benchmarks/looser.py runs/desk --connectors gen-10-{0..59}
+    python benchmarks/looser.py runs/desk --connectors gen-12-{0..59}
 """
 
 from __future__ import annotations

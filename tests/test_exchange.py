@@ -202,6 +202,9 @@ def test_what_a_store_says_of_its_actions_comes_along(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds actions of \[0\.005, .* the data has \[0\.02"):
         take(b, into)
     assert len(stored(into)) == 1
+    with TrajectoryStore(tmp_path / "killed.sqlite", "a") as store:
+        store.set_metadata("action_scale", [0.1] * 3)  # of an import that was killed before its first trajectory
+    assert take(b, tmp_path / "killed.sqlite").imported == 1
     foreign = tmp_path / "minari"
     export(b, "minari", foreign)
     with pytest.raises(ValueError, match="the data has"):

@@ -87,16 +87,15 @@ def demo(
 
     if result is not None and result.is_dir():
         raise ValueError(f"--result {result} is a folder; name a JSON file in it")
-    if workers < 1:
-        raise ValueError(f"--workers {workers}: expected at least 1")
+    places = workers_for(workers, None)
     chosen = _seen_by(preset, cameras, len(WRIST))
     run_root = _claim(out or Path("runs") / chosen.name, chosen)
     _print_estimate(chosen, workers)
     clock = Clock(run_root / "seconds.json")
     known = chosen.split()
-    stages.collect_stage(chosen, run_root, workers, bar)
+    stages.collect_stage(chosen, run_root, places, bar)
     clock.lap("collect")
-    stages.roll_out_stage(chosen, run_root, known, workers, bar)
+    stages.roll_out_stage(chosen, run_root, known, places, bar)
     clock.lap("roll out")
     stages.train_all(chosen, run_root, known, bar)
     clock.lap("train")

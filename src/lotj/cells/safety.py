@@ -241,7 +241,10 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
     def safe_pose(self) -> None:
         """Go straight up to the top of the workspace, as far as the robot obeys; never raises."""
         with suppress(Exception):
-            while self._reading is not None and self._reading.position[2] < self._high[2] - 5e-4:
+            steps = math.ceil((self._high[2] - self._low[2]) / min(self._metres, self.config.longest_step))
+            for _ in range(steps + self.config.retract_steps):
+                if self._reading is None or self._reading.position[2] >= self._high[2] - 5e-4:
+                    return
                 before = float(self._reading.position[2])
                 self._send(self._up(float(self._high[2])))
                 if self._reading.position[2] <= before + 1e-5:

@@ -157,12 +157,12 @@ def _take_over(store: TrajectoryStore, about: Mapping[str, Any]) -> None:
     """What the source says of all its trajectories holds for the store. Raises `ValueError` where that says else."""
     held, empty = store.metadata, not len(store)
     scale = about.get("action_scale")
-    if scale is not None and held.get("action_scale", scale) != scale:
+    if scale is not None and not empty and held.get("action_scale", scale) != scale:
         raise ValueError(
             f"{store.path} holds actions of {held['action_scale']} m for 1, the data has {scale}: import into a new "
             "store or run"
         )
-    if scale is not None and "action_scale" not in held:
+    if scale is not None and held.get("action_scale") != scale:
         store.set_metadata("action_scale", scale)
     for key in ("horizon", "robots"):
         if key in about:
