@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "encoding": {"types", "data", "algos", "offline"} | RUN,
     "report": {"types", "stats", "nets", "data", "evaluate", "comparison"} | RUN,
     "split": {"cells", "sim", "offline"},
-    "recipe": {"algos", "guard", "judge", "practice", "preflight", "trials", "offline", "encoding"} | RUN,
+    "recipe": {"data", "algos", "guard", "judge", "practice", "preflight", "trials", "offline", "encoding"} | RUN,
     "pipeline": {
         "split",
         "types",

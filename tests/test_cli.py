@@ -19,6 +19,7 @@ from lotj import collect as collecting
 from lotj.cells.safety import CellStoppedError
 from lotj.cli_practice import print_preflight
 from lotj.collect import as_recorded
+from lotj.data.augment import AugmentConfig
 from lotj.data.store import TrajectoryStore
 from lotj.files import to_json, write_json
 from lotj.parallel import WorkerKilledError
@@ -480,6 +481,10 @@ def test_each_recipe_has_its_own_share_of_online_data(run, monkeypatch, recipe, 
     # Sec. V-C: the paper's recipe imitates experts and augments no online frame.
     own = (0, ("expert",)) if recipe == "iql" else (4, None)
     assert [(config.practice.online_views, config.features.sources) for config in asked] == [own, own]
+    # What goes on training the policy's heads sees as that was trained; the preset's own word comes first.
+    seen = [config.features.augment for config in asked]
+    assert seen[1] == PRESETS["paper"].policy.augment
+    assert seen[0] == (PRESETS["debug"].policy.augment if recipe == "iql" else AugmentConfig())
     given = replace(asked[0], practice=replace(asked[0].practice, online_fraction=0.4))
     assert given.resolved("learned").practice.online_fraction == 0.4
 

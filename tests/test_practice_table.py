@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -34,7 +34,7 @@ from lotj.judge import SuccessRule
 from lotj.pipeline import check_reward
 from lotj.preflight import Preflight, PreflightConfig
 from lotj.presets import PRESETS
-from lotj.recipe import RecipeConfig
+from lotj.recipe import AUGMENT, Recipe, RecipeConfig
 from lotj.sim.template import commented_toml, example
 from lotj.stats import barnard, mcnemar, show_p, signed_ranks
 from lotj.tables import count
@@ -460,6 +460,14 @@ def test_settings_that_need_each_other_may_come_in_any_order() -> None:
     for settings in (both, both[::-1]):
         config = changed(RecipeConfig(), settings).ensemble
         assert (config.heads, config.target_heads) == (1, 1)
+
+
+def test_one_part_of_what_the_recipe_leaves_open_is_set_beside_the_recipes_own() -> None:
+    """Of ``iql``'s own augmentation all stays but what is named; None alone could not be replaced in part."""
+    for recipe in get_args(Recipe):
+        config = changed(RecipeConfig(recipe), ["features.augment.pad=7", "features.views=3"])
+        assert config.frozen.augment == replace(AUGMENT[recipe], pad=7) and config.frozen.views == 3
+    assert changed(RecipeConfig("iql"), ["features.views=3"]).features.augment is None
 
 
 def test_an_evaluation_of_other_settings_is_not_counted(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from lotj.algos.calibration import reliability
 from lotj.algos.reward import RewardConfig, RewardLearner
 from lotj.algos.training import config_from, train
 from lotj.checkpoint import CheckpointError, join_state, load_state, save_state, split_state
+from lotj.data.augment import AugmentConfig
 from lotj.data.batches import FrameBatch
+from lotj.encoding import FeatureConfig
 from lotj.files import BusyError, to_json, write_json
 from lotj.nets.bottleneck import BottleneckConfig
 from lotj.nets.encoder import EncoderConfig
@@ -354,6 +356,8 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
 def test_config_survives_json() -> None:
     """A nested config read back from JSON equals the original, tuples included."""
     assert config_from(RewardConfig, json.loads(json.dumps(to_json(REWARD)))) == REWARD
+    for features in (FeatureConfig(), FeatureConfig(augment=AugmentConfig(pad=1), sources=("expert",))):
+        assert config_from(FeatureConfig, json.loads(json.dumps(to_json(features)))) == features
 
 
 def test_json_files_hold_no_nan(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ class FeatureConfig:
 
     views: int = 1
     """Differently augmented versions of each frame."""
-    augment: AugmentConfig = AugmentConfig()
-    """Of offline frames."""
+    augment: AugmentConfig | None = None
+    """Of offline frames; None is the recipe's own (``RecipeConfig.frozen``)."""
     sources: tuple[str, ...] | None = None
     """Whose offline trajectories practice mixes in; None is the recipe's own choice (``RecipeConfig.frozen``)."""
     fit_images: int = 4096
@@ -125,6 +125,8 @@ def _encode_all(
     """(frames, views, F) of every frame of the data set; in a file beside the cache that is mapped, where there is one:
     at full scale they would not fit into memory. Two processes that encode at once each write a file of their own, and
     the last one's, which is the same, stays."""
+    if config.augment is None:
+        raise ValueError("FeatureConfig.augment is None: RecipeConfig.frozen knows the recipes' own")
     augment, generator = Augment(config.augment), torch.Generator().manual_seed(config.seed)
     shape = (dataset.frames, config.views, learner.feature_dim)
     feature: NDArray[np.float16]

@@ -9,6 +9,7 @@ from typing import Any
 
 from lotj.algos.ensemble import EnsembleConfig
 from lotj.algos.iql import CriticConfig
+from lotj.algos.iql_practice import IqlPracticeConfig
 from lotj.algos.policy import PolicyConfig
 from lotj.algos.reward import RewardConfig
 from lotj.algos.training import config_from
@@ -22,7 +23,7 @@ from lotj.nets.encoder import EncoderConfig
 from lotj.offline import CriticStage, Known, PolicyStage, RewardStage
 from lotj.practice import PracticeConfig
 from lotj.preflight import PreflightConfig
-from lotj.recipe import RecipeConfig
+from lotj.recipe import AUGMENT, RecipeConfig
 from lotj.sim.connectors import get_connector
 from lotj.sim.generate import generated_apart_from
 from lotj.split import known_connectors, split_by_group, split_by_name
@@ -205,7 +206,7 @@ def _sized(
         critic=CriticStage(CriticConfig(encoder), AugmentConfig(recolour=recolour), steps=critic, batch_size=batch),
         policy=PolicyStage(
             PolicyConfig(encoder, policy_bottleneck, learning_rate=1e-3, decay_steps=policy),
-            AugmentConfig(pad=2, brightness=0.1, contrast=0.1, saturation=0.1, recolour=recolour),
+            replace(AUGMENT["iql"], recolour=recolour),
             steps=policy,
             batch_size=batch,
             relabel=relabel,
@@ -249,7 +250,11 @@ PRESETS: dict[str, Preset] = {
         generated_more=60,
         trajectories=40,
         dagger=DaggerConfig(trials=20),
-        practice=RecipeConfig(practice=PracticeConfig(await_payments=3), preflight=PreflightConfig(attempts=20)),
+        practice=RecipeConfig(
+            practice=PracticeConfig(await_payments=3),
+            iql=IqlPracticeConfig(learning_rate=1e-4, imitate_offline_policy=True, advantage_temperature=0.02),
+            preflight=PreflightConfig(attempts=20),
+        ),
     ),
     "paper": _sized(
         "paper",
@@ -268,7 +273,9 @@ PRESETS: dict[str, Preset] = {
         threads=8,
         evaluate=EvaluateConfig(acting_std=0.0),
         practice=RecipeConfig(
-            recipe="iql", practice=PracticeConfig(batch_size=128), features=FeatureConfig(views=2, fit_images=16_384)
+            recipe="iql",
+            practice=PracticeConfig(batch_size=128),
+            features=FeatureConfig(views=2, augment=replace(AUGMENT["iql"], recolour=0.0), fit_images=16_384),
         ),
     ),
 }

@@ -17,6 +17,7 @@ from lotj.algos.iql_practice import IqlPractice, IqlPracticeConfig
 from lotj.algos.learner import Learner
 from lotj.algos.policy import PolicyNetwork
 from lotj.algos.reward import RewardModel
+from lotj.data.augment import AugmentConfig
 from lotj.encoding import Cache, FeatureConfig
 from lotj.files import to_json
 from lotj.guard import GuardConfig
@@ -35,6 +36,12 @@ ONLINE_VIEWS: Mapping[Recipe, int] = {"ensemble": 4, "iql": 0}
 SOURCES: Mapping[Recipe, tuple[str, ...] | None] = {"ensemble": None, "iql": ("expert",)}
 """Whose offline trajectories are mixed in. ``iql`` imitates; from all (None) the critics of ``ensemble`` learn what
 a press beside the hole comes to as well."""
+
+AUGMENT: Mapping[Recipe, AugmentConfig] = {
+    "ensemble": AugmentConfig(),
+    "iql": AugmentConfig(pad=2, brightness=0.1, contrast=0.1, saturation=0.1, recolour=0.8),
+}
+"""How offline frames are augmented. ``iql`` goes on training the policy's heads, so it sees as that was trained."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +92,12 @@ class RecipeConfig:
 
     @property
     def frozen(self) -> FeatureConfig:
-        """``features`` with the recipe's own sources where it names none."""
-        return replace(self.features, sources=self.features.sources or SOURCES[self.recipe])
+        """``features`` with the recipe's own sources and augmentation where it names none."""
+        return replace(
+            self.features,
+            sources=self.features.sources or SOURCES[self.recipe],
+            augment=self.features.augment or AUGMENT[self.recipe],
+        )
 
     def resolved(self, reward: RewardSource) -> RecipeConfig:
         """The same with the reward source given and no setting left to be derived, as outputs record it."""

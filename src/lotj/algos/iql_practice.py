@@ -34,8 +34,8 @@ class IqlPracticeConfig:
     """Standard deviation of exploration noise, in units of action."""
     imitate_offline_policy: bool = later(False)
     """A deviation: on offline frames imitate what the offline policy does there, all with weight 1. Eq. 3 imitates what
-    was done there, weighted by its advantage; but that was an expert with noise, and an offline policy may know
-    better. Online frames are weighted as ever."""
+    was done there, weighted by its advantage; but that was an expert with noise, and an offline policy that was
+    relabelled (``PolicyStage.relabel``) knows better. Online frames are weighted as ever."""
 
     advantage_temperature: float | None = later(None)
     """beta of Eq. 3, which the paper does not give; None is that of the offline policy

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar, get_type_hints
+from typing import Any, Protocol, TypeVar, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -219,8 +219,9 @@ def config_from(kind: type[ConfigT], fields: Mapping[str, Any]) -> ConfigT:
     hints = get_type_hints(kind)
     values = {}
     for name, value in fields.items():
-        if dataclasses.is_dataclass(hints.get(name)) and isinstance(value, Mapping):
-            value = config_from(hints[name], value)
+        inner: Any = next(filter(dataclasses.is_dataclass, (hints.get(name), *get_args(hints.get(name)))), None)
+        if inner is not None and isinstance(value, Mapping):
+            value = config_from(inner, value)
         values[name] = tuple(value) if isinstance(value, list) else value
     return kind(**values)
 

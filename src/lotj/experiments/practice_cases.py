@@ -153,7 +153,7 @@ def short(setting: str) -> str:
 
 
 def changed(config: RecipeConfig, settings: Sequence[str]) -> RecipeConfig:
-    """A recipe with some of its settings replaced.
+    """A recipe with some of its settings replaced; one of a part that the recipe leaves open, of the recipe's own.
 
     Args:
         config: the recipe.
@@ -165,6 +165,8 @@ def changed(config: RecipeConfig, settings: Sequence[str]) -> RecipeConfig:
     paths = [setting.partition("=")[0] for setting in settings]
     if len(set(paths)) < len(paths):
         raise ValueError(f"settings: each may be named once, got {', '.join(settings)}")
+    if any(path.startswith("features.augment.") for path in paths):
+        config = replace(config, features=config.frozen)
     changes: dict[str, Any] = {}
     for path, setting in zip(paths, settings):
         if any(f"{path}.".startswith(f"{own}.") for own in OWN_OPTIONS):

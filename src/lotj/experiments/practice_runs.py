@@ -50,7 +50,7 @@ def prepare(cases: list[PracticeCase], job: PracticeJob, bars: Bars) -> list[Pra
     todo = unfinished(cases, job.results, offline)
     _claim(job.out, offline)
     for recipe, settings in dict.fromkeys((case.recipe, case.settings) for case in todo):
-        config = replace(changed(preset.practice, settings), recipe=recipe)
+        config = changed(replace(preset.practice, recipe=recipe), settings)
         features_stage(preset, job.run, preset.split(), config, bars)
     return todo
 
@@ -105,11 +105,11 @@ def asked(
 
 def recipe_of(case: PracticeCase, preset: Preset) -> RecipeConfig:
     """The preset's practice with the case's recipe, settings, reward, guard and trials, in both scenarios."""
-    config = changed(preset.practice, case.settings)
+    config = changed(replace(preset.practice, recipe=case.recipe), case.settings)
     practice = config.practice
     guard = replace(practice.guard, mode=case.guard)
     practice = replace(practice, trials=case.trials, scenario="mixed", guard=guard)
-    return replace(config, recipe=case.recipe, practice=practice).resolved(case.reward)
+    return replace(config, practice=practice).resolved(case.reward)
 
 
 def offline_identity(run_root: Path) -> dict[str, Any]:
