@@ -180,7 +180,7 @@ def redteam(
 
     Rewards of two halves of the training connectors are each practised against on the other half. The validation
     connectors are practised against the reward of before and the new one, and the run practises from then on with what
-    pays more successes less failures. Each round takes about as long as the rest of the run again.
+    pays more successes less failures. A round takes longer than the rest of the run.
 
     Example: ``lotj redteam --run runs/desk``
 
