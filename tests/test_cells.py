@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -577,6 +578,35 @@ def test_any_error_leaves_the_robot_in_a_safe_pose() -> None:
     assert robot.position[2] == pytest.approx(0.08, abs=1e-3)
 
 
+def test_a_file_that_turns_out_wrong_leaves_the_robot_in_a_safe_pose_too() -> None:
+    """What is said of the end of a trial is not said again of each step on the way up."""
+    env, robot = cell(replace(SPEC, success="info/success", horizon=5), ground_truth=True)
+    robot.info = {"succeed": True}
+    with pytest.raises(CellSpecError, match="'info/success'"), env:
+        rollout(env, Constant(0, 0, -0.7), np.random.default_rng(0))
+    assert robot.position[2] == pytest.approx(0.08, abs=1e-3)
+
+
+class Claims:
+    """A judge that sees success in every picture."""
+
+    def reset(self) -> None:
+        pass
+
+    def observe(self, image: Any) -> Any:
+        return SimpleNamespace(success=True)
+
+
+def test_nothing_is_paid_for_pressing_above_the_limit() -> None:
+    """The trial was cut off there; the same picture pays where nothing is above a limit."""
+    env, _ = cell()
+    paid = rollout(env, Constant(0, 0, -0.7), np.random.default_rng(0), judge=Claims())
+    assert paid.terminated and paid.reward.tolist() == [1.0] and not env.cut_off
+    env, _ = cell(faults={"start": (0.0, 0.0, 0.0)})
+    cut_off = rollout(env, Constant(0, 0, -0.7), np.random.default_rng(0), judge=Claims())
+    assert env.cut_off and not cut_off.terminated and cut_off.truncated and cut_off.reward.tolist() == [0.0]
+
+
 def test_after_a_trial_the_plug_is_pulled_out_before_anything_else() -> None:
     env, robot = cell(replace(SPEC, horizon=2))
     rollout(env, Constant(0, 0, -1), np.random.default_rng(0))
@@ -593,6 +623,24 @@ def test_a_jammed_plug_pauses_with_what_to_do() -> None:
     with pytest.raises(JammedError, match="Free it by hand, then repeat the same command"):
         env.reset()
     assert robot.resets == 1
+
+
+def test_a_plug_that_comes_only_above_the_limit_is_jammed() -> None:
+    """However far it comes: five pulls, and a person is called."""
+
+    class Latched(ToyRobot):
+        def step(self, action: Any) -> Any:
+            if action[2] > 0:
+                self.faults["force"] = (0.0, 0.0, -60.0)
+            return super().step(action)
+
+    robot = Latched()
+    env = SafeCell(CellEnv(replace(SPEC, step=0.001), "plug", image_size=16, env=robot))
+    env.reset()
+    env.step(np.array([0, 0, -0.1], np.float32))
+    with pytest.raises(JammedError, match=r"came only 5\.0 of 30\.0 mm \(force 60\.0 N\)"):
+        env.extract()
+    assert len(robot.visited) == 6
 
 
 def test_a_robot_that_starts_outside_or_under_load_does_not_move() -> None:
@@ -644,6 +692,8 @@ def test_a_mistyped_success_is_found_before_anything_is_labelled() -> None:
         rollout(env, Constant(0, 0, -0.1), np.random.default_rng(0))
     found = {f.name: f for f in check_cell(spec, "plug", 16, env=robot)}
     assert found["run"].good is False and "has only succeed" in found["run"].message
+    found = {f.name: f for f in check_cell(replace(spec, horizon=100), "plug", 16, env=robot)}  # no trial ends
+    assert "run" not in found and found["success"].good is None and "end of a trial" in found["success"].message
     robot.info = {"success": False}
     found = {f.name: f for f in check_cell(spec, "plug", 16, env=robot)}
     assert "run" not in found and found["dislodged"].good is None and "slipped" in found["dislodged"].message
@@ -731,6 +781,43 @@ def test_an_environment_that_counts_the_way_to_the_start_is_told_so() -> None:
     start = StartAbove(safe, calibration)
     with pytest.raises(CellSpecError, match=r"ended the episode itself after \d+ steps.*\[kwargs\]"):
         rollout(start, Constant(0, 0, 0.1), np.random.default_rng(0), seed=1)
+
+
+def test_an_environment_that_ends_a_trial_for_a_reason_of_its_own_is_heard() -> None:
+    """Where it feels 5 N, say: a trial cut short, and the next one goes on."""
+
+    class Careful(ToyRobot):
+        def step(self, action: Any) -> Any:
+            seen, reward, done, _, info = super().step(action)
+            return seen, reward, done, self.position[2] < -0.001, info
+
+    calibration = Calibration("plug", (0.0, 0.0, 0.0), 0.01)
+    robot = Careful(start=(0.0, 0.0, 0.06))
+    safe = SafeCell(CellEnv(LOW, "plug", image_size=16, env=robot, ground_truth=True, calibration=calibration))
+    for seed, speed in ((1, 0.9), (2, 0.5), (3, 0.3)):
+        trial = rollout(StartAbove(safe, calibration), Constant(0.9, 0, -speed), np.random.default_rng(0), seed=seed)
+        assert trial.truncated and not trial.terminated and len(trial) < LOW.horizon
+
+
+@pytest.mark.parametrize(("short", "reached"), [(0.0, True), (0.0008, True), (0.002, True), (0.006, False)])
+def test_an_arm_that_sags_begins_nearby(short: float, reached: bool) -> None:
+    """Each step falls short by so many metres along every axis; what is too far from a start to be one is told."""
+
+    class Sagging(ToyRobot):
+        def step(self, action: Any) -> Any:
+            metres = 0.01 * np.asarray(action, np.float64)
+            return super().step((np.sign(metres) * np.maximum(np.abs(metres) - short, 0) / 0.01).astype(np.float32))
+
+    calibration = Calibration("plug", (0.0, 0.0, 0.0), 0.01)
+    for seed in range(5):
+        robot = Sagging(start=(0.0, 0.0, 0.06))
+        safe = SafeCell(CellEnv(LOW, "plug", image_size=16, env=robot, ground_truth=True, calibration=calibration))
+        if not reached:
+            with pytest.raises(CellStoppedError, match="did not reach the start of the trial"):
+                StartAbove(safe, calibration).reset(seed=seed)
+            continue
+        _, info = StartAbove(safe, calibration).reset(seed=seed)
+        assert np.abs(info["tcp"][:2]).max() < 0.015 and 0.01 < info["tcp"][2] < 0.027
 
 
 def test_a_person_is_asked_about_the_trial_alone() -> None:

@@ -90,7 +90,8 @@ def rollout(
             _refuse_own_ending(terminated, env)
             if reveal_ground_truth is not None:
                 reveal_ground_truth(bool(info[f"{PRIVILEGED}success"]))
-            terminated = bool(judge.observe(observation["image"]).success)
+            # Where the safety layer backed off, the picture is of another place: nothing is claimed.
+            terminated = bool(judge.observe(observation["image"]).success) and not info.get("safety")
             reward = float(terminated)
         observations.append(observation)
         infos.append(info)

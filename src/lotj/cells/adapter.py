@@ -113,6 +113,9 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.action_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
         self._dim = space.shape[0]
         self._step = self._approach = 0
+        self._ended_at, self._was_ended = 0, False
+        self.in_trial = True
+        """Whether what comes is a step of a trial; others, on the way out or to a safe pose, are not judged."""
         self.asks = True
         """Whether the end of the trial is still to be asked about, where a person says what success is."""
         self.raw_images: tuple[NDArray[np.uint8], ...] = (np.zeros((0, 0, 3), np.uint8),) * cameras
@@ -133,7 +136,8 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         """Begin a trial; options go to the environment where its file says that it honours them."""
         super().reset(seed=seed)
         self._step = self._approach = 0
-        self.asks = True
+        self.asks = self.in_trial = True
+        self._was_ended = False
         asked = ({} if self.scenario is None else {"scenario": self.scenario}) | (options or {})
         observation, info = self.env.reset(seed=seed, options=asked if self.config.scenarios else None)
         return self._observe(observation), self._info(observation, 0.0, dict(info), ended=False)
@@ -143,27 +147,43 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
         Raises:
             CellSpecError: what the file names is not there, or the environment's own horizon counts the way to the
-                start.
+                start (which ``begin`` says, too).
         """
         full = np.full(self._dim, self.config.others, np.float32)
         full[list(self.config.components)] = action
         observation, reward, terminated, truncated, info = self.env.step(full)
-        self._step += 1
-        if truncated and self._approach and self._step < self.config.horizon:
-            raise CellSpecError(
-                f"{self.config.env} ended the episode itself after {self._approach + self._step} steps, of which "
-                f"{self._approach} led to the start of the trial. Give it a longer horizon of its own (under [kwargs], "
-                "or its TimeLimit), such as 1000: [control] horizon ends the trials"
-            )
+        if self.in_trial:
+            self._step += 1
+            self._was_ended = bool(truncated)
+            if truncated and self._approach and self._step < self.config.horizon:
+                self._refuse_own_horizon()
         ended = bool(terminated or truncated or self._step >= self.config.horizon)
         seen = self._info(observation, float(reward), dict(info), ended)
-        success = self._ground_truth and bool(seen["privileged/success"])
+        success = self._ground_truth and bool(seen.get("privileged/success"))
         return self._observe(observation), float(success), success, ended and not success, seen
 
     def begin(self) -> None:
         """The trial begins here: steps that led to its start do not count."""
         self._approach, self._step = self._approach + self._step, 0
         self.asks = True
+        if self._was_ended:
+            raise self._own_horizon()
+
+    def _refuse_own_horizon(self) -> None:
+        """An environment that counts the way to the start leaves trials short. One may also end a trial for a reason of
+        its own, such as a force: a horizon is what ends two after as many steps, or what its limit says."""
+        total = self._approach + self._step
+        limit = None if self.env.spec is None else self.env.spec.max_episode_steps
+        if total == self._ended_at or (limit is not None and total >= limit):
+            raise self._own_horizon()
+        self._ended_at = total
+
+    def _own_horizon(self) -> CellSpecError:
+        return CellSpecError(
+            f"{self.config.env} ended the episode itself after {self._approach + self._step} steps, of which "
+            f"{self._approach} led to the start of the trial. Give it a longer horizon of its own (under [kwargs], or "
+            "its TimeLimit), such as 1000: [control] horizon ends the trials"
+        )
 
     def render(self) -> Any:
         """The environment's own picture."""
@@ -219,7 +239,7 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         taken = _person(info)
         if taken is not None:
             told["executed_action"] = np.asarray(taken, np.float32)[list(spec.components)]
-        if self._truth and spec.success is not None:
+        if self._truth and spec.success is not None and self.in_trial:
             told["privileged/success"] = self._success(reading, reward, info, ended)
             told["privileged/force"] = force
             if self.calibration is not None:

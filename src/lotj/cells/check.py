@@ -96,10 +96,14 @@ def _look(spec: CellSpec, safe: SafeCell, steps: int, add: Callable[[str, bool |
         if path == NONE:
             add(name, None, "there is none: nothing limits it, and the guard's tug cannot be used")
     moves, seen, different = _move(spec, safe, steps)
-    if spec.dislodged is not None and spec.dislodged.removeprefix("info/") not in safe.cell.raw_info:
-        there = ", ".join(map(str, safe.cell.raw_info)) or "nothing"
-        message = f"{spec.dislodged!r} is not in the info, which has {there}; is it told only when the plug slips?"
-        add("dislodged", None, message)
+    success = spec.success if (spec.success or "").startswith("info/") else None
+    for name, told, when in (
+        ("dislodged", spec.dislodged, "when the plug slips"),
+        ("success", success, "at the end of a trial"),
+    ):
+        if told is not None and told.removeprefix("info/") not in safe.cell.raw_info:
+            there = ", ".join(map(str, safe.cell.raw_info)) or "nothing"
+            add(name, None, f"{told!r} is not in the info, which has {there}; is it told only {when}?")
     period = float(np.median([move.seconds for move in moves]))
     wanted = 1 / spec.rate_hz  # type: ignore[operator]
     if period > wanted * (1 + RATE_TOLERANCE):

@@ -194,10 +194,10 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         return (metres / self._metres).astype(np.float32)
 
     def extract(self) -> None:
-        """Pull the plug out along +z, straight, within the force limit.
+        """Pull the plug out along +z, straight.
 
         Raises:
-            JammedError: it does not come.
+            JammedError: it does not come, or not without more than the force limit.
         """
         assert self._reading is not None
         start = float(self._reading.position[2])
@@ -209,7 +209,8 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
             self._obey()
             self._send(self._up(goal))
             height = float(self._reading.position[2])
-            without_progress = 0 if height > best + 1e-4 else without_progress + 1
+            comes = height > best + 1e-4 and not self._excess(self.reading)
+            without_progress = 0 if comes else without_progress + 1
             best = max(best, height)
             if without_progress >= 5:
                 break
@@ -288,7 +289,7 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def _send(self, action: NDArray[np.float32], in_trial: bool = False) -> Any:
         """One step of the cell."""
-        self.cell.asks = self.cell.asks and in_trial
+        self.cell.in_trial = in_trial
         with self._answering("carry out a step"):
             result = self.env.step(action)
         self._reading = self._checked(result[4]["reading"])
