@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,10 @@ import torch
 from lotj import encoding, stages
 from lotj.data.replay import TransitionDataset
 from lotj.data.store import TrajectoryStore
+from lotj.offline import content_of, stage_run
 from lotj.presets import load_preset
 from lotj.recipe import Offline, feature_cache, make_learner
+from lotj.run import RunMismatchError
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +111,40 @@ def test_a_cached_practice_reads_no_image(
     monkeypatch.setattr(TrajectoryStore, "read_images", read)
     monkeypatch.setattr(TrajectoryStore, "read_trajectory_images", read)
     assert np.array_equal(encode(tiny_run, offline, path), first)
+
+
+@pytest.mark.parametrize("wrong", ["action", "reward", "image"])
+def test_as_much_other_data_is_other_data(tiny_run: Path, offline: Offline, tmp_path: Path, wrong: str) -> None:
+    """An own cell's data, or an import, collected anew after a mistake: neither networks nor features of the old pass
+    for those of the new. What was begun before it said so is left alone, and what is simulated says enough."""
+    stage, known = load_preset(tiny_run).reward, offline.known
+    mistake: dict[str, Any] = {"action": lambda a: -a, "reward": lambda r: 1 - r, "image": lambda i: 255 - i}
+
+    def write(name: str, right: bool) -> Path:
+        with TrajectoryStore(stages.store_path(tiny_run)) as source, TrajectoryStore(tmp_path / name, "a") as store:
+            for one in map(source.read, range(len(source))):
+                store.append(one if right else replace(one, **{wrong: mistake[wrong](getattr(one, wrong))}))
+        return tmp_path / name
+
+    recipe = load_preset(tiny_run).practice
+    learner, cache = make_learner(recipe, offline, 0), feature_cache(tmp_path / "features.safetensors", recipe, offline)
+    with TrajectoryStore(write("old", False)) as old, TrajectoryStore(write("new", True)) as new:
+        done = stage_run("reward", stage, known, old, tmp_path / "reward", 0).start()
+        done.finish({})
+        assert stage_run("reward", stage, known, old, tmp_path / "reward", 0).is_done()
+        with pytest.raises(RunMismatchError, match="content"):
+            stage_run("reward", stage, known, new, tmp_path / "reward", 0).is_done()
+        config = json.loads((done.out_dir / "config.json").read_text())
+        del config["config"]["content"]
+        (done.out_dir / "config.json").write_text(json.dumps(config))
+        assert stage_run("reward", stage, known, new, tmp_path / "reward", 0).is_done()
+        encoding.offline_features(learner, recipe.frozen, old, known, cache)
+        assert encoding.is_cached(learner, recipe.frozen, old, known, cache)
+        assert not encoding.is_cached(learner, recipe.frozen, new, known, cache)
+    with TrajectoryStore(stages.store_path(tiny_run)) as simulated:
+        assert content_of(simulated) is None
+        made = stage_run("reward", stage, known, simulated, tmp_path / "simulated", 0).start()
+        assert "content" not in json.loads((made.out_dir / "config.json").read_text())["config"]
 
 
 def test_a_lost_plug_ends_the_task_in_practice_as_in_training(tiny_run: Path, offline: Offline, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from lotj import cli, demo, film, stages
 from lotj.algos.policy import ImagePolicy
 from lotj.cells.calibration import Calibration, save_calibration
 from lotj.cells.opening import tells_success
+from lotj.cells.spec import load_cell
 from lotj.checkpoint import load_state, save_state
 from lotj.evaluate import EvaluateConfig, TrialResult
 from lotj.evaluating import evaluate_stage
@@ -26,8 +27,10 @@ from lotj.fleet import Cells
 from lotj.learned import load_learned
 from lotj.pipeline import evaluate_policy
 from lotj.presets import load_preset
+from lotj.redteam import is_red_teamed
 from lotj.report import video
 from lotj.report.video import compose
+from lotj.run import RunMismatchError
 from lotj.sim.connectors import get_connector
 from lotj.sim.toml import save_connector
 from lotj.types import Observation, Trajectory
@@ -113,6 +116,76 @@ def test_a_cell_with_starts_of_its_own_is_evaluated_once(
     told = evaluate_stage(preset, run, preset.split(), "hdmi-a", None, stages.silent_bars)
     assert list(told["summary"]) == ["own"] and len(told["trials"]) == 2
     assert not list(run.rglob("*.partial.jsonl"))
+
+
+def test_what_an_edited_cell_measured_does_not_pass_for_what_it_would_now(tiny_run: Path, tmp_path: Path) -> None:
+    """What is called success, seen or done is another cell's: evaluation, answer, practice. Limits may be edited, and
+    what was measured before files said so is taken."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    cell = tmp_path / "cell.toml"
+    text = Path("examples/rehearsal.toml").read_text().replace("image_size = 128", "image_size = 32")
+    cell.write_text(text)
+    preset = load_preset(run)
+    preset = replace(preset, robot=str(cell), evaluate=replace(preset.evaluate, trials=1))
+    known, asked = preset.split(), replace(preset.practice.preflight, presses=2, attempts=0)
+    recipe = replace(preset.practice, practice=replace(preset.practice.practice, trials=1), preflight=asked)
+
+    def practise() -> Path:
+        return demo.practice_stage(preset, run, known, "hdmi-a", "learned", stages.silent_bars, recipe, force=True)
+
+    def evaluated() -> dict[str, Any]:
+        return evaluate_stage(preset, run, known, "hdmi-a", None, stages.silent_bars)
+
+    def answered() -> dict[str, Any]:
+        return demo.preflight_stage(preset, run, known, "hdmi-a", asked, preset.seed)
+
+    out, first, _ = practise(), evaluated(), answered()
+    cell.write_text(text.replace("practice_impulse = 6000.0", "practice_impulse = 5000"))
+    assert load_cell(cell).practice_impulse == 5000 and evaluated() == first and practise() == out
+    cell.write_text(text.replace('from = "info/succeed"', 'from = "info/succeed"\nabove = -1.0'))
+    assert load_cell(cell).success_above == -1
+    for again in (evaluated, answered):
+        with pytest.raises(ValueError, match=r"before its file or calibration was edited|with another cell"):
+            again()
+    with pytest.raises(ValueError, match="with another cell"):
+        practise()
+    (answer,) = (run / "preflight").iterdir()
+    answer.unlink()
+    with pytest.raises(ValueError, match="before its file or calibration was edited"):
+        practise()
+    (out / "evaluation-before.json").unlink()
+    with pytest.raises(RunMismatchError, match="own_cells"):
+        practise()
+    (path,) = (run / "evaluations" / "hdmi-a").iterdir()
+    held = json.loads(path.read_text())
+    del held["policy"]["cell"]
+    path.write_text(json.dumps(held))
+    assert evaluated() == held
+
+
+def test_the_diagnostic_is_of_the_reward_before_attacks(tiny_run: Path, tmp_path: Path) -> None:
+    """Ground truth pays: a reward that was red-teamed since makes no other practice of it."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    preset = load_preset(run)
+    preset = replace(preset, evaluate=replace(preset.evaluate, trials=1))
+    recipe = replace(preset.practice, practice=replace(preset.practice.practice, trials=1))
+
+    def practise() -> Path:
+        return demo.practice_stage(
+            preset, run, preset.split(), "europlug", "ground-truth", stages.silent_bars, recipe, force=True
+        )
+
+    out = practise()
+    held = {path.name: path.read_bytes() for path in out.glob("evaluation-*.json")}
+    shutil.copytree(run / "reward", run / "redteam" / "reward")
+    path = run / "redteam" / "reward" / "model.safetensors"
+    state = load_state(path)
+    for tensor in state["network"].values():
+        if tensor.dtype == torch.float32:
+            tensor.mul_(1.01)
+    save_state(path, state, seconds=1.0)
+    assert is_red_teamed(run) and practise() == out
+    assert held == {path.name: path.read_bytes() for path in out.glob("evaluation-*.json")}
 
 
 def test_an_own_cell_stops_in_an_evaluation_too(

@@ -211,6 +211,11 @@ def test_what_a_store_says_of_its_actions_comes_along(tmp_path: Path) -> None:
         take(foreign, into, replace(PLAIN, metres_per_unit=0.02))
     take(foreign, into, replace(PLAIN, metres_per_unit=0.005))
     assert len(stored(into)) == 2
+    unsaid = tmp_path / "unsaid.sqlite"
+    take(foreign, unsaid)
+    take(b, unsaid)
+    with TrajectoryStore(unsaid) as store:  # of the half of it nobody knows
+        assert len(store) == 2 and "action_scale" not in store.metadata
     with pytest.raises(ValueError, match="metres_per_unit: expected metres above 0, got -1"):
         ReadConfig(metres_per_unit=-1)
 

@@ -131,7 +131,7 @@ def test_a_press_above_the_limit_is_no_insertion() -> None:
     )
     with SafeCell(CellEnv(SPEC, "plug", image_size=16, env=robot)) as env:
         (made,) = insert(env, who, 1, 0)
-    assert made.trajectory.terminated and not made.inserted
+    assert made.trajectory.truncated and not made.trajectory.terminated and not made.inserted
     assert robot.position[2] == pytest.approx(SPEC.workspace_high[2], abs=1e-3)
 
 

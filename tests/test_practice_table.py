@@ -16,7 +16,7 @@ from lotj import cli, pipeline
 from lotj.evaluate import trial_seed
 from lotj.experiments import practice_runs
 from lotj.experiments.cases import evaluation, unfinished, write_result
-from lotj.experiments.practice_cases import PracticeTableConfig, changed
+from lotj.experiments.practice_cases import PracticeTableConfig, changed, short
 from lotj.experiments.practice_summary import arms_table, summary_table, trials_table
 from lotj.experiments.practice_table import (
     Column,
@@ -323,6 +323,25 @@ def test_where_all_arms_have_settings_those_with_the_fewest_are_the_measure() ->
     }
 
 
+def test_where_two_ways_have_as_few_settings_nothing_is_the_measure() -> None:
+    """In whichever order the results come."""
+    one, other = ["practice.batch_size=32"], ["features.views=2"]
+    results = []
+    for settings, after in ((one, 2), (other, 12), ([*one, *other], 9)):
+        result = a_result("iql", "learned", 0, 4, after, curve=[a_trial(True, True, True)])
+        result["case"] |= {"settings": settings}
+        results.append(result)
+    for order in (results, results[::-1]):
+        assert {row.split(" | ")[4] for row in arms_table(order).splitlines()[2:5]} == {""}
+    three = arms_table([results[0], results[2]]).splitlines()[2:4]
+    assert [row.split(" | ")[4] for row in three] == ["", "+14"]
+
+
+def test_settings_of_the_same_name_are_told_apart() -> None:
+    """Of online frames and of offline ones."""
+    assert short("features.augment.pad=2") == "pad=2" and short("practice.augment.pad=2") == "practice.augment.pad=2"
+
+
 @pytest.mark.parametrize(("gained", "lost", "sign"), [(6, 0, "↑"), (0, 6, "↓"), (5, 0, ")"), (9, 6, ")")])
 def test_pairs_are_tested_where_results_name_them(gained: int, lost: int, sign: str) -> None:
     """Six start states won and none lost is p = 1/32 by McNemar's exact test, where Barnard's, which knows no pairs,
@@ -438,6 +457,7 @@ def test_a_setting_is_a_column_of_its_own() -> None:
         ({"settings": ("ensemble.heads=3", "ensemble.heads=4")}, "each may be named once"),
         ({"settings": ("ensemble.heads=1", "ensemble.layer_norm=false")}, "must not exceed heads=1, got 2"),
         ({"settings": ("practice.trials=3",)}, "'practice.trials' is an option of its own"),
+        ({"settings": ("iql.learning_rate=1e-3",)}, "a setting of iql, and ensemble is practised too.*--recipes iql"),
         ({"settings": ("practice.guard.mode=1",)}, "'practice.guard.mode' is an option of its own"),
         ({"guards": ("alarm",)}, "guards: unknown 'alarm'"),
         ({"recipes": ("ensembel",)}, r"recipes: unknown 'ensembel' \(did you mean 'ensemble'"),
@@ -630,9 +650,9 @@ def test_a_name_that_no_file_can_have_is_refused_before_any_practice() -> None:
     settings += ("practice.updates_per_step=1", "practice.warmup_trials=1", "practice.batch_size=1", "features.views=1")
     settings += ("practice.checkpoint_every_trials=1", "preflight.presses=100", "preflight.attempts=100")
     settings += tuple(f"features.augment.{name}=0.1" for name in ("brightness", "contrast", "saturation", "recolour"))
-    assert PracticeTableConfig((CONNECTOR,), settings=settings[:8]).cases()
+    assert PracticeTableConfig((CONNECTOR,), ("ensemble",), settings=settings[:8]).cases()
     with pytest.raises(ValueError, match=r"too long a name for a file, \d+ characters of 230"):
-        PracticeTableConfig((CONNECTOR,), settings=settings).cases()
+        PracticeTableConfig((CONNECTOR,), ("ensemble",), settings=settings).cases()
 
 
 def test_an_edited_connector_is_another(tmp_path: Path) -> None:

@@ -12,7 +12,15 @@ import torch
 
 from lotj.algos.policy import ImagePolicy
 from lotj.cells.adapter import Ask
-from lotj.cells.opening import action_scale, described, honours_scenarios, identify, is_own_cell, robot_name
+from lotj.cells.opening import (
+    action_scale,
+    cell_described,
+    described,
+    honours_scenarios,
+    identify,
+    is_own_cell,
+    robot_name,
+)
 from lotj.data.store import TrajectoryStore
 from lotj.evaluating import evaluate_in
 from lotj.files import to_json, write_json
@@ -145,7 +153,8 @@ def practice_stage(
     refuse_known(connector, known, preset.known, robot=preset.robot, allow_validation=allow_validation)
     recipe, seed = recipe or preset.practice, preset.seed if seed is None else seed
     recipe = recipe.resolved(reward)
-    offline = load_offline(run_root, known)
+    red_teamed = reward == "learned" and is_red_teamed(run_root)
+    offline = load_offline(run_root, known, red_teamed)
     if reward == "learned" and recipe.preflight.presses and honours_scenarios(preset.robot):
         answer = preflight_stage(preset, run_root, known, connector, recipe.preflight, seed, bars)
         answered(answer)
@@ -156,7 +165,6 @@ def practice_stage(
     mode = recipe.practice.guard.mode
     out = practice_dir(run_root, connector, recipe.recipe, reward, seed, mode, preset.robot, cells.robots)
     places = Places(store_path(run_root), features_path(run_root, recipe), out)
-    red_teamed = reward == "learned" and is_red_teamed(run_root)
     who = (allow_validation, red_teamed, ask, run_root / "STOP", cells)
     practise_in(places, preset, offline, connector, recipe, seed, bars, *who)
     return out
@@ -209,9 +217,13 @@ def practise_in(
     config["red_teamed"] = red_teamed
     if cells.robots:
         config["cells"] = cells.robots
-    begun = _json(out / "config.json")["config"] if (out / "config.json").exists() else {"networks": None}
+    own = {each: cell_described(each, connector)["cell"] for each in {robot, *cells.robots} if is_own_cell(each)}
+    new = {"networks": None, "own_cells": None}
+    begun = _json(out / "config.json")["config"] if (out / "config.json").exists() else new
     if "networks" in begun:  # practices of before do not say whose networks they began with
         config["networks"] = offline.networks
+    if own and "own_cells" in begun:  # nor what their cells were like
+        config["own_cells"] = own
     run = Run(out, "practice", config, seed)
     untaught = ImagePolicy(offline.policy)
     about = {**OFFLINE, "validation": validation}
@@ -293,7 +305,8 @@ def held_answer(
     """
     path = preflight_path(preset, run_root, connector, config, seed)
     asked = _asked(preset, connector, config, seed, offline)
-    held = {"networks": asked["networks"], **_json(path)}  # answers of before do not say whose they are
+    # Answers of before do not say whose they are, nor of what cell.
+    held = {**{key: asked[key] for key in ("networks", "cell") if key in asked}, **_json(path)}
     if differs := [key for key in asked if held.get(key) != asked[key]]:
         raise ValueError(f"{path} was asked with another {', '.join(differs)}; delete it to ask again")
     # From the counts: answers of before knew no guard.
@@ -303,7 +316,8 @@ def held_answer(
 
 def _asked(preset: Preset, connector: str, config: PreflightConfig, seed: int, offline: Offline) -> dict[str, Any]:
     asked = {"connector": identify(connector, preset.robot).name, "seed": seed, "config": to_json(config)}
-    return {**asked, "networks": offline.networks, **to_json(described(connector))}
+    said = {**to_json(described(connector)), **cell_described(preset.robot, connector)}
+    return {**asked, "networks": offline.networks, **said}
 
 
 def _told(tick: Ticker, total: int) -> Callable[[Any], None]:

@@ -23,7 +23,7 @@ from lotj.data.features import FeatureBuffer
 from lotj.data.replay import TransitionDataset
 from lotj.data.store import TrajectoryStore
 from lotj.files import to_json
-from lotj.offline import Known
+from lotj.offline import Known, content_of
 
 BATCH = 128
 """Frames encoded at once: larger batches leave the processor's cache (``results/encoding.json``)."""
@@ -100,7 +100,9 @@ def _frames(store: TrajectoryStore, known: Known, config: FeatureConfig) -> Tran
 def _about(cache: Cache, config: FeatureConfig, dataset: TransitionDataset) -> str:
     """What the cached features are of, as JSON: whose networks, how seen, which frames."""
     frames = hashlib.sha256(dataset.trajectories.astype("<i8").tobytes()).hexdigest()
-    return json.dumps({"encoding": cache.encoding, "config": to_json(config), "trajectories": frames})
+    about = {"encoding": cache.encoding, "config": to_json(config), "trajectories": frames}
+    content = content_of(dataset.store)
+    return json.dumps(about if content is None else {**about, "content": content})
 
 
 def _cached(learner: Learner, cache: Cache, about: str) -> NDArray[np.float16] | None:

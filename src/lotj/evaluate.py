@@ -173,7 +173,11 @@ class TrialLog:
         if lines[:1] != [head]:
             lines = [head]
         write_text(path, "".join(lines))
-        self.results = [TrialResult(**{k: _frozen(v) for k, v in json.loads(line).items()}) for line in lines[1:]]
+        noted = [TrialResult(**{k: _frozen(v) for k, v in json.loads(line).items()}) for line in lines[1:]]
+        first: dict[tuple[str, int], TrialResult] = {}
+        for trial in noted:  # a process that outlived a stop may have noted one that was made again
+            first.setdefault((trial.scenario, trial.index), trial)
+        self.results = list(first.values())
 
     def append(self, result: TrialResult) -> None:
         """Add a trial, on the disk when this returns."""

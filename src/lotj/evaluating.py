@@ -14,6 +14,7 @@ from lotj.cells.adapter import Ask
 from lotj.cells.opening import (
     OWN_STARTS,
     action_scale,
+    cell_described,
     described,
     honours_scenarios,
     identify,
@@ -76,11 +77,16 @@ def evaluate_in(
     stops as soon as ``stop_file`` exists."""
     if not tells_success(preset.robot, connector):
         return
-    about = {**about, **described(connector)}
+    about = {**about, **described(connector), **cell_described(preset.robot, connector)}
     if out.exists():
         held = json.loads(out.read_text(encoding="utf-8"))
         if held["policy"].get("described") != about.get("described"):
             raise ValueError(f"{out} is of {connector} as it was before it was edited; delete it to evaluate again")
+        if held["policy"].get("cell", about.get("cell")) != about.get("cell"):  # those of before do not say
+            raise ValueError(
+                f"{out} is of cell {preset.robot} as it was before its file or calibration was edited, or of another "
+                "cell of that name; delete it to evaluate again"
+            )
         if held.get("weights", weights := evaluated_weights(policy, offline)) != weights:
             raise ValueError(f"{out} is of other networks, trained before these; delete it to evaluate again")
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,14 +125,28 @@ def stage_run(
     validation_store: TrajectoryStore | None = None,
 ) -> Run:
     """A stage's folder. What makes it the same stage: its settings, the split, the data it was given, and the seed."""
-    identity = {"stage": stage, "known": known, **_data(store)}
+    begun: dict[str, Any] | None = None
+    with suppress(FileNotFoundError, ValueError, KeyError):  # whatever is wrong with it, `Run` says
+        begun = json.loads((out_dir / "config.json").read_text(encoding="utf-8"))["config"]
+    identity = {"stage": stage, "known": known, **_data(store, begun)}
     if validation_store is not None:
-        identity["validation"] = _data(validation_store)
+        identity["validation"] = _data(validation_store, None if begun is None else begun.get("validation", {}))
     return Run(out_dir, name, identity, seed)
 
 
-def _data(store: TrajectoryStore) -> dict[str, Any]:
-    return {"collect": store.metadata.get("collect"), "trajectories": len(store)}
+def _data(store: TrajectoryStore, begun: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What tells a store's data from others, as a stage that was begun says it: those of before lack the content."""
+    said = {"collect": store.metadata.get("collect"), "trajectories": len(store)}
+    content = content_of(store) if begun is None or "content" in begun else None
+    return said if content is None else {**said, "content": content}
+
+
+def content_of(store: TrajectoryStore) -> str | None:
+    """Tells data from as much other data where no settings do: an own cell's, and what was imported; None of what the
+    simulator makes anew from its settings."""
+    metadata = store.metadata
+    made = metadata.get("collect") is not None and not any(key.startswith("import/") for key in metadata)
+    return None if made else store.content()
 
 
 def train_reward(

@@ -12,6 +12,7 @@ from lotj.cells.adapter import Ask, CellEnv, cell_folder, left_in, make_env
 from lotj.cells.calibration import load_calibration
 from lotj.cells.safety import SafeCell
 from lotj.cells.spec import load_cell
+from lotj.files import to_json
 from lotj.sim.connector import Connector
 from lotj.sim.connectors import described as described
 from lotj.sim.connectors import get_connector
@@ -68,6 +69,26 @@ def tells_success(robot: str, connector: str) -> bool:
     if success == "pose":
         return load_calibration(cell_folder(Path(robot)), identify(connector, robot).name) is not None
     return success is not None
+
+
+MEANING = (
+    *("env", "image", "crop", "state", "components", "others", "metres_per_unit", "horizon", "scenarios"),
+    *("success", "success_above", "dislodged"),
+)
+"""What of an own cell's file says what is seen, done and called success: where it is edited, what was measured before
+is of another cell. Limits and addresses may be edited."""
+
+
+def cell_described(robot: str, connector: str) -> dict[str, Any]:
+    """``{"cell": ...}`` of an own cell, its calibration of the connector included, as JSON; nothing of a simulated
+    one."""
+    if not is_own_cell(robot):
+        return {}
+    spec = load_cell(Path(robot))
+    said = {name: getattr(spec, name) for name in MEANING}
+    found = load_calibration(cell_folder(Path(robot)), identify(connector, robot).name)
+    calibrated = None if found is None else {"position": found.position, "depth": found.depth}
+    return {"cell": to_json({**said, "calibration": calibrated})}
 
 
 OWN_STARTS: Final = "own"

@@ -162,7 +162,7 @@ def _take_over(store: TrajectoryStore, about: Mapping[str, Any]) -> None:
             f"{store.path} holds actions of {held['action_scale']} m for 1, the data has {scale}: import into a new "
             "store or run"
         )
-    if scale is not None and held.get("action_scale") != scale:
+    if scale is not None and empty and held.get("action_scale") != scale:  # of what is there, nobody knows it
         store.set_metadata("action_scale", scale)
     for key in ("horizon", "robots"):
         if key in about:

@@ -11,6 +11,7 @@ The content depends on nothing but what was appended: no clock, no host name.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -176,6 +177,18 @@ class TrajectoryStore:
     def counts(self) -> dict[str, int]:
         """All counters."""
         return dict(self._connection.execute("SELECT * FROM counter ORDER BY key"))
+
+    def content(self, pictures: int = 64) -> str:
+        """Tells the trajectories from as many others: SHA-256 of their columns, actions and rewards and of so many of
+        their pictures, drawn evenly."""
+        digest, index = hashlib.sha256(), self.index
+        for column in (index.length, index.connector, index.robot, index.source, index.seed, index.terminated):
+            digest.update(json.dumps(column.tolist()).encode())
+        for values in (self.actions, self.rewards):
+            digest.update(_bytes(values))
+        for at in np.unique(np.linspace(0, len(self) - 1, min(len(self), pictures)).astype(int)):
+            digest.update(_bytes(self.read_images([at], [at % (index.length[at] + 1)])))
+        return digest.hexdigest()
 
     def read(self, index: int) -> Trajectory:
         """Read one trajectory with everything that was stored. Raises `IndexError`."""

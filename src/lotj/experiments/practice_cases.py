@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -93,6 +94,13 @@ class PracticeTableConfig:
         require_choice(f"{name}.rules", self.rules, get_args(Rule))
         require_counts(name, self.seeds, trials=self.trials, evaluation_trials=self.evaluation_trials)
         changed(RecipeConfig(), self.settings)
+        for recipe, setting in product(self.recipes, self.settings):
+            other = setting.partition(".")[0]
+            if other in get_args(Recipe) and other != recipe:
+                raise ValueError(
+                    f"{setting!r} is a setting of {other}, and {recipe} is practised too, which knows nothing of it: "
+                    f"say --recipes {other}"
+                )
 
     def cases(self) -> list[PracticeCase]:
         """All of them; seed by seed, so that a part of the table compares recipes already.
@@ -147,9 +155,11 @@ def practice_words(
 
 
 def short(setting: str) -> str:
-    """``discount=0.8`` of ``ensemble.discount=0.8``; fit for a file's name."""
+    """``discount=0.8`` of ``ensemble.discount=0.8``; fit for a file's name. How online frames are augmented keeps its
+    whole path: offline ones are augmented by settings of the same names."""
     path, _, value = setting.partition("=")
-    return re.sub(r"[^\w.,=+-]", "", f"{path.rpartition('.')[2]}={value}")
+    name = path if path.startswith("practice.augment.") else path.rpartition(".")[2]
+    return re.sub(r"[^\w.,=+-]", "", f"{name}={value}")
 
 
 def changed(config: RecipeConfig, settings: Sequence[str]) -> RecipeConfig:

@@ -140,13 +140,15 @@ def arms_table(results: Sequence[Result]) -> str:
 
 
 def _usual(column: Column, arms: Collection[Column]) -> Column | None:
-    """What a way of practising is held against: the rule that validation chose, or no settings, or the fewest."""
+    """What a way of practising is held against: the rule that validation chose, or no settings, or the fewest; nothing
+    where several have as few."""
     for usual in (column._replace(rule="chosen"), column._replace(settings=())):
         if usual != column and usual in arms:
             return usual
     alike = [arm for arm in arms if arm._replace(settings=()) == column._replace(settings=())]
     fewer = [arm for arm in alike if {*arm.settings} < {*column.settings}]
-    return min(fewer, key=lambda arm: len(arm.settings), default=None)
+    least = [arm for arm in fewer if len(arm.settings) == min(len(arm.settings) for arm in fewer)]
+    return least[0] if len(least) == 1 else None
 
 
 def _after(results: Sequence[Result]) -> Mapping[tuple[str, int], int]:
