@@ -578,12 +578,15 @@ def test_any_error_leaves_the_robot_in_a_safe_pose() -> None:
     assert robot.position[2] == pytest.approx(0.08, abs=1e-3)
 
 
-def test_a_file_that_turns_out_wrong_leaves_the_robot_in_a_safe_pose_too() -> None:
-    """What is said of the end of a trial is not said again of each step on the way up."""
-    env, robot = cell(replace(SPEC, success="info/success", horizon=5), ground_truth=True)
+@pytest.mark.parametrize("speed", [0.3, 0.7, 1.0])
+def test_a_file_that_turns_out_wrong_leaves_the_robot_in_a_safe_pose_too(speed: float) -> None:
+    """What is said of the end of a trial is not said again of each step on the way up; and a first step up that only
+    makes good the last one down is not taken for a robot that does not obey."""
+    spec = replace(SPEC, success="info/success", horizon=5)
+    env, robot = cell(spec, ground_truth=True, faults={"start": (0.0, 0.0, 0.06)})
     robot.info = {"succeed": True}
     with pytest.raises(CellSpecError, match="'info/success'"), env:
-        rollout(env, Constant(0, 0, -0.7), np.random.default_rng(0))
+        rollout(env, Constant(0, 0, -speed), np.random.default_rng(0))
     assert robot.position[2] == pytest.approx(0.08, abs=1e-3)
 
 
@@ -626,7 +629,7 @@ def test_a_jammed_plug_pauses_with_what_to_do() -> None:
 
 
 def test_a_plug_that_comes_only_above_the_limit_is_jammed() -> None:
-    """However far it comes: five pulls, and a person is called."""
+    """However far it comes: two pulls, and a person is called; leaving the cell does not pull on."""
 
     class Latched(ToyRobot):
         def step(self, action: Any) -> Any:
@@ -635,12 +638,12 @@ def test_a_plug_that_comes_only_above_the_limit_is_jammed() -> None:
             return super().step(action)
 
     robot = Latched()
-    env = SafeCell(CellEnv(replace(SPEC, step=0.001), "plug", image_size=16, env=robot))
-    env.reset()
-    env.step(np.array([0, 0, -0.1], np.float32))
-    with pytest.raises(JammedError, match=r"came only 5\.0 of 30\.0 mm \(force 60\.0 N\)"):
+    env = SafeCell(CellEnv(SPEC, "plug", image_size=16, env=robot))
+    with pytest.raises(JammedError, match=r"came only 20\.0 of 30\.0 mm \(force 60\.0 N\)"), env:
+        env.reset()
+        env.step(np.array([0, 0, -0.1], np.float32))
         env.extract()
-    assert len(robot.visited) == 6
+    assert len(robot.visited) == 3
 
 
 def test_a_robot_that_starts_outside_or_under_load_does_not_move() -> None:
@@ -818,6 +821,83 @@ def test_an_arm_that_sags_begins_nearby(short: float, reached: bool) -> None:
             continue
         _, info = StartAbove(safe, calibration).reset(seed=seed)
         assert np.abs(info["tcp"][:2]).max() < 0.015 and 0.01 < info["tcp"][2] < 0.027
+
+
+def test_what_always_ends_after_as_many_steps_is_a_horizon() -> None:
+    """Four trials that none outlasted; where one was longer, it is something else."""
+    calibration = Calibration("plug", (0.0, 0.0, 0.0), 0.01)
+
+    class Short(ToyRobot):
+        def __init__(self, *lengths: int) -> None:
+            super().__init__(start=(0.0, 0.0, 0.06))
+            self.lengths = lengths
+
+        def step(self, action: Any) -> Any:
+            seen, reward, done, _, info = super().step(action)
+            self.steps += 1
+            return seen, reward, done, self.steps >= self.lengths[min(self.resets, len(self.lengths)) - 1], info
+
+        def reset(self, **options: Any) -> Any:
+            self.steps = 0
+            return super().reset(**options)
+
+    for lengths, told in (((15,), 4), ((17, 15), None)):
+        env = CellEnv(LOW, "plug", image_size=16, env=Short(*lengths), ground_truth=True, calibration=calibration)
+        start = StartAbove(SafeCell(env), calibration)
+        ended = None
+        for seed in range(6):
+            try:
+                rollout(start, Constant(0, 0, 0.01), np.random.default_rng(0), seed=seed)
+            except CellSpecError:
+                ended = seed + 1
+                break
+        assert ended == told
+
+
+def test_where_the_way_across_is_blocked_nothing_goes_down() -> None:
+    """Beside the socket something else may stand."""
+
+    class Walled(ToyRobot):
+        def step(self, action: Any) -> Any:
+            _, *rest = super().step(action)
+            self.position[0] = min(self.position[0], -0.03)
+            return self.observation(), *rest
+
+    robot = Walled(start=(-0.045, 0.0, 0.06))
+    calibration = Calibration("plug", (0.0, 0.0, 0.0), 0.01)
+    safe = SafeCell(CellEnv(LOW, "plug", image_size=16, env=robot, ground_truth=True, calibration=calibration))
+    with pytest.raises(CellStoppedError, match="did not reach the start of the trial"):
+        StartAbove(safe, calibration).reset(seed=1)
+    assert min(position[2] for position in robot.visited) == pytest.approx(0.06)
+
+
+def test_no_trial_begins_on_an_obstacle() -> None:
+    """A plug that was left in the socket, say: the arm stands on it within reach of a start, and presses."""
+
+    class Blocked(ToyRobot):
+        def observation(self) -> dict[str, Any]:
+            seen = super().observation()
+            seen["state"]["tcp_force"] = np.array([0.0, 0.0, max(0.0, 4000.0 * (0.02 - self.position[2]))])
+            return seen
+
+        def step(self, action: Any) -> Any:
+            _, *rest = super().step(action)
+            self.position[2] = max(self.position[2], 0.019)
+            return self.observation(), *rest
+
+    calibration = Calibration("plug", (0.0, 0.0, 0.0), 0.01)
+    begun = refused = 0
+    for seed in range(12):
+        robot = Blocked(start=(0.0, 0.0, 0.06))
+        safe = SafeCell(CellEnv(LOW, "plug", image_size=16, env=robot, ground_truth=True, calibration=calibration))
+        try:
+            StartAbove(safe, calibration).reset(seed=seed)
+            assert safe.reading.force[2] <= LOW.contact
+            begun += 1
+        except CellStoppedError as error:
+            assert "and feels" in str(error)
+            refused += 1
+    assert begun and refused
 
 
 def test_a_person_is_asked_about_the_trial_alone() -> None:

@@ -119,8 +119,8 @@ def test_a_cell_with_starts_of_its_own_is_evaluated_once(
 
 
 def test_what_an_edited_cell_measured_does_not_pass_for_what_it_would_now(tiny_run: Path, tmp_path: Path) -> None:
-    """What is called success, seen or done is another cell's: evaluation, answer, practice. Limits may be edited, and
-    what was measured before files said so is taken."""
+    """What is seen or done is another cell's: evaluation, answer, practice; what is called success, an evaluation's
+    alone. Limits may be edited, and what was measured before files said so is taken."""
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     cell = tmp_path / "cell.toml"
     text = Path("examples/rehearsal.toml").read_text().replace("image_size = 128", "image_size = 32")
@@ -144,11 +144,17 @@ def test_what_an_edited_cell_measured_does_not_pass_for_what_it_would_now(tiny_r
     assert load_cell(cell).practice_impulse == 5000 and evaluated() == first and practise() == out
     cell.write_text(text.replace('from = "info/succeed"', 'from = "info/succeed"\nabove = -1.0'))
     assert load_cell(cell).success_above == -1
-    for again in (evaluated, answered):
-        with pytest.raises(ValueError, match=r"before its file or calibration was edited|with another cell"):
+    answered()
+    for again in (evaluated, practise):
+        with pytest.raises(ValueError, match="before its file or calibration was edited"):
             again()
-    with pytest.raises(ValueError, match="with another cell"):
-        practise()
+    cell.write_text(text.replace("[observation]", "[observation]\ncrop = [0, 0, 24, 24]"))
+    assert load_cell(cell).crop is not None
+    with pytest.raises(ValueError, match="before its file or calibration was edited"):
+        evaluated()
+    for again in (answered, practise):
+        with pytest.raises(ValueError, match="with another cell"):
+            again()
     (answer,) = (run / "preflight").iterdir()
     answer.unlink()
     with pytest.raises(ValueError, match="before its file or calibration was edited"):

@@ -31,7 +31,7 @@ def practice(
     diagnostic and marked so. Example: ``lotj tables practice --run runs/desk --recipes ensemble --rewards learned``
 
     Other settings of a recipe are tried on connectors drawn at random, which nobody has seen, in a folder apart:
-    ``lotj tables practice --connectors gen-1-34 gen-1-119 --settings ensemble.discount=0.8 --results results/settings``
+    ``lotj tables practice --recipes ensemble --connectors gen-1-34 --settings ensemble.discount=0.8 --results my/try``
 
     Args:
         run: a run folder with trained networks; only its cache of frozen features is added to.

@@ -101,7 +101,7 @@ def _about(cache: Cache, config: FeatureConfig, dataset: TransitionDataset) -> s
     """What the cached features are of, as JSON: whose networks, how seen, which frames."""
     frames = hashlib.sha256(dataset.trajectories.astype("<i8").tobytes()).hexdigest()
     about = {"encoding": cache.encoding, "config": to_json(config), "trajectories": frames}
-    content = content_of(dataset.store)
+    content = content_of(dataset.store, dataset.trajectories)
     return json.dumps(about if content is None else {**about, "content": content})
 
 

@@ -77,7 +77,7 @@ def evaluate_in(
     stops as soon as ``stop_file`` exists."""
     if not tells_success(preset.robot, connector):
         return
-    about = {**about, **described(connector), **cell_described(preset.robot, connector)}
+    about = {**about, **described(connector), **cell_described(preset.robot, connector, judged=True)}
     if out.exists():
         held = json.loads(out.read_text(encoding="utf-8"))
         if held["policy"].get("described") != about.get("described"):

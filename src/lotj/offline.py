@@ -141,12 +141,12 @@ def _data(store: TrajectoryStore, begun: Mapping[str, Any] | None) -> dict[str, 
     return said if content is None else {**said, "content": content}
 
 
-def content_of(store: TrajectoryStore) -> str | None:
+def content_of(store: TrajectoryStore, trajectories: NDArray[np.int64] | None = None) -> str | None:
     """Tells data from as much other data where no settings do: an own cell's, and what was imported; None of what the
     simulator makes anew from its settings."""
     metadata = store.metadata
     made = metadata.get("collect") is not None and not any(key.startswith("import/") for key in metadata)
-    return None if made else store.content()
+    return None if made else store.content(trajectories)
 
 
 def train_reward(

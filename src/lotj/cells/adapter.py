@@ -113,7 +113,8 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.action_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
         self._dim = space.shape[0]
         self._step = self._approach = 0
-        self._ended_at, self._was_ended = 0, False
+        self._own_ends: list[int] = []
+        self._longest, self._was_ended = 0, False
         self.in_trial = True
         """Whether what comes is a step of a trial; others, on the way out or to a safe pose, are not judged."""
         self.asks = True
@@ -155,6 +156,7 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         if self.in_trial:
             self._step += 1
             self._was_ended = bool(truncated)
+            self._longest = max(self._longest, self._approach + self._step)
             if truncated and self._approach and self._step < self.config.horizon:
                 self._refuse_own_horizon()
         ended = bool(terminated or truncated or self._step >= self.config.horizon)
@@ -171,12 +173,14 @@ class CellEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     def _refuse_own_horizon(self) -> None:
         """An environment that counts the way to the start leaves trials short. One may also end a trial for a reason of
-        its own, such as a force: a horizon is what ends two after as many steps, or what its limit says."""
+        its own, such as a force: a horizon is what its limit says, or what ends four of them after as many steps where
+        none was longer."""
         total = self._approach + self._step
         limit = None if self.env.spec is None else self.env.spec.max_episode_steps
-        if total == self._ended_at or (limit is not None and total >= limit):
+        self._own_ends = [*self._own_ends, total][-4:]
+        alike = self._own_ends == [total] * 4 and self._longest == total
+        if alike or (limit is not None and total >= limit):
             raise self._own_horizon()
-        self._ended_at = total
 
     def _own_horizon(self) -> CellSpecError:
         return CellSpecError(

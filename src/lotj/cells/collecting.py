@@ -30,8 +30,9 @@ START = 0.01
 """m beside the socket that trials begin at most."""
 ARRIVED = 0.005
 """m from a start that count as there: compliant arms sag."""
-STALLED = 10
-"""Steps without a tenth of a millimetre gained after which an arm comes no nearer."""
+STALLED = 3
+"""Steps without a tenth of a millimetre gained after which an arm comes no nearer; a server that watches for an arm
+that does not follow (``serl_http``) waits for five."""
 STEADY = 5e-4
 """m: repeated readings of a pose that is to be kept may lie this far apart."""
 
@@ -122,7 +123,7 @@ class StartAbove(gymnasium.Wrapper[Any, Any, Any, Any]):
         goal = mouth + (*lateral, height)
         # Across first and then down, so that nothing is touched on the way.
         for across in (True, False):
-            best, waited = np.inf, 0
+            best, waited, left = np.inf, 0, 0.0
             while waited < STALLED:
                 error = goal - self._safe.reading.position
                 left = float(np.linalg.norm(error[:2] if across else error))
@@ -134,11 +135,14 @@ class StartAbove(gymnasium.Wrapper[Any, Any, Any, Any]):
                 action = np.clip(error / self._safe.action_scale, -1, 1).astype(np.float32)
                 observation, _, _, _, info = self._safe.step(action)
                 _refuse_cut_off(self._safe, "on the way to the start of the trial")
-        here = self._safe.reading.position
-        if np.linalg.norm(goal - here) > ARRIVED or here[2] < mouth[2]:
+            if left > ARRIVED:
+                break
+        here, felt = self._safe.reading.position, float(np.linalg.norm(self._safe.reading.force))
+        away = float(np.linalg.norm(goal - here))
+        if away > ARRIVED or here[2] < mouth[2] or felt > self._safe.config.contact:
             raise CellStoppedError(
                 f"{self._safe.robot} did not reach the start of the trial at {np.round(1e3 * goal, 1)} mm but stands "
-                f"{1e3 * np.linalg.norm(goal - here):.1f} mm away; is it in the workspace, and "
+                f"{1e3 * away:.1f} mm away and feels {felt:.1f} N; is it in the workspace, and "
                 "nothing in the way? Calibrate anew if the socket was moved"
             )
         self._safe.cell.begin()
@@ -367,6 +371,7 @@ def _claim(store: TrajectoryStore, spec: CellSpec, config: CellCollectConfig) ->
             f"{store.path} holds images of {shape.height} px and {shape.cameras} camera(s), this collection would add "
             f"{config.image_size} px and {config.cameras}: give it the same, or name another run folder"
         )
-    store.set_metadata("action_scale", scale)
+    if held is not None or not len(store):  # of trajectories that do not say theirs, nobody knows it
+        store.set_metadata("action_scale", scale)
     store.set_metadata("robots", 1)
     store.set_metadata("horizon", max(spec.horizon, int(store.metadata.get("horizon", 0))))

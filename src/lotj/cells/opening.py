@@ -72,23 +72,26 @@ def tells_success(robot: str, connector: str) -> bool:
 
 
 MEANING = (
-    *("env", "image", "crop", "state", "components", "others", "metres_per_unit", "horizon", "scenarios"),
-    *("success", "success_above", "dislodged"),
+    *("env", "image", "crop", "state", "tcp_pose", "force_sign", "components", "others", "metres_per_unit"),
+    *("horizon", "scenarios", "dislodged"),
 )
-"""What of an own cell's file says what is seen, done and called success: where it is edited, what was measured before
-is of another cell. Limits and addresses may be edited."""
+"""What of an own cell's file says what is seen and done: where it is edited, what was practised before is of another
+cell. Limits and addresses may be edited."""
+JUDGED = ("success", "success_above")
+"""What says what is called success; practice never reads it."""
 
 
-def cell_described(robot: str, connector: str) -> dict[str, Any]:
-    """``{"cell": ...}`` of an own cell, its calibration of the connector included, as JSON; nothing of a simulated
-    one."""
+def cell_described(robot: str, connector: str, judged: bool = False) -> dict[str, Any]:
+    """``{"cell": ...}`` of an own cell as JSON, with what is called success there where that is ``judged`` by; nothing
+    of a simulated one."""
     if not is_own_cell(robot):
         return {}
     spec = load_cell(Path(robot))
-    said = {name: getattr(spec, name) for name in MEANING}
-    found = load_calibration(cell_folder(Path(robot)), identify(connector, robot).name)
-    calibrated = None if found is None else {"position": found.position, "depth": found.depth}
-    return {"cell": to_json({**said, "calibration": calibrated})}
+    said = {name: getattr(spec, name) for name in (*MEANING, *(JUDGED if judged else ()))}
+    if judged and spec.success == "pose":
+        found = load_calibration(cell_folder(Path(robot)), identify(connector, robot).name)
+        said["calibration"] = None if found is None else {"position": found.position, "depth": found.depth}
+    return {"cell": to_json(said)}
 
 
 OWN_STARTS: Final = "own"

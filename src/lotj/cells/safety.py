@@ -202,19 +202,19 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         assert self._reading is not None
         start = float(self._reading.position[2])
         goal = min(start + self.config.retract_height, float(self._high[2]))
-        best, without_progress = start, 0
+        best, without_progress, above = start, 0, 0
         for _ in range(self.config.retract_steps):
             if self._reading.position[2] >= goal - 5e-4:
                 return
             self._obey()
             self._send(self._up(goal))
             height = float(self._reading.position[2])
-            comes = height > best + 1e-4 and not self._excess(self.reading)
-            without_progress = 0 if comes else without_progress + 1
+            without_progress = 0 if height > best + 1e-4 else without_progress + 1
+            above = above + 1 if self._excess(self.reading) else 0
             best = max(best, height)
-            if without_progress >= 5:
+            if without_progress >= 5 or above >= 2:
                 break
-        if self._reading.position[2] >= goal - 2e-3:
+        if self._reading.position[2] >= goal - 2e-3 and above < 2:
             return
         raise JammedError(
             f"{self.robot} pulled, but the plug came only {1e3 * (best - start):.1f} of {1e3 * (goal - start):.1f} mm "
@@ -240,15 +240,22 @@ class SafeCell(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self._stays
 
     def safe_pose(self) -> None:
-        """Go straight up to the top of the workspace, as far as the robot obeys; never raises."""
+        """Go straight up to the top of the workspace, as far as the robot obeys and nothing holds it back with more
+        than the force limit; never raises."""
+        assert self.config.force is not None
         with suppress(Exception):
+            still = 0
             steps = math.ceil((self._high[2] - self._low[2]) / min(self._metres, self.config.longest_step))
             for _ in range(steps + self.config.retract_steps):
                 if self._reading is None or self._reading.position[2] >= self._high[2] - 5e-4:
                     return
+                if self._reading.force[2] < -self.config.force:
+                    return
                 before = float(self._reading.position[2])
                 self._send(self._up(float(self._high[2])))
-                if self._reading.position[2] <= before + 1e-5:
+                # Once may be the first step after one that raised: what was felt last is of before that.
+                still = still + 1 if self._reading.position[2] <= before + 1e-5 else 0
+                if still >= 2:
                     return
 
     def __enter__(self) -> SafeCell:

@@ -178,16 +178,18 @@ class TrajectoryStore:
         """All counters."""
         return dict(self._connection.execute("SELECT * FROM counter ORDER BY key"))
 
-    def content(self, pictures: int = 64) -> str:
-        """Tells the trajectories from as many others: SHA-256 of their columns, actions and rewards and of so many of
-        their pictures, drawn evenly."""
-        digest, index = hashlib.sha256(), self.index
-        for column in (index.length, index.connector, index.robot, index.source, index.seed, index.terminated):
-            digest.update(json.dumps(column.tolist()).encode())
-        for values in (self.actions, self.rewards):
-            digest.update(_bytes(values))
-        for at in np.unique(np.linspace(0, len(self) - 1, min(len(self), pictures)).astype(int)):
-            digest.update(_bytes(self.read_images([at], [at % (index.length[at] + 1)])))
+    def content(self, trajectories: ArrayLike | None = None, pictures: int = 64) -> str:
+        """Tells trajectories (all by default) from as many others: SHA-256 of all that is held of them; of their
+        pictures, of so many, drawn evenly."""
+        wanted = np.arange(len(self)) if trajectories is None else np.asarray(trajectories, np.int64)
+        keys, digest = {self._key(int(index)) for index in wanted}, hashlib.sha256()
+        digest.update(json.dumps(self.metadata.get("action_scale")).encode())
+        for table, key in (("trajectory", "id"), ("privileged", "trajectory, key")):
+            for row in self._connection.execute(f"SELECT * FROM {table} ORDER BY {key}"):
+                for value in row if row[0] in keys else ():
+                    digest.update(value if isinstance(value, bytes) else f"{value};".encode())
+        for index in wanted[np.unique(np.linspace(0, len(wanted) - 1, min(len(wanted), pictures)).astype(int))]:
+            digest.update(_bytes(self.read_images([index], [index % (self.index.length[index] + 1)])))
         return digest.hexdigest()
 
     def read(self, index: int) -> Trajectory:
