@@ -113,7 +113,7 @@ def test_a_cached_practice_reads_no_image(
     assert np.array_equal(encode(tiny_run, offline, path), first)
 
 
-@pytest.mark.parametrize("wrong", ["action", "reward", "image", "success"])
+@pytest.mark.parametrize("wrong", ["action", "reward", "image", "dislodged"])
 def test_as_much_other_data_is_other_data(tiny_run: Path, offline: Offline, tmp_path: Path, wrong: str) -> None:
     """An own cell's data, or an import, collected anew after a mistake: neither networks nor features of the old pass
     for those of the new. What was begun before it said so is left alone, and what is simulated says enough."""
@@ -123,8 +123,8 @@ def test_as_much_other_data_is_other_data(tiny_run: Path, offline: Offline, tmp_
     def write(name: str, right: bool) -> Path:
         with TrajectoryStore(stages.store_path(tiny_run)) as source, TrajectoryStore(tmp_path / name, "a") as store:
             for one in map(source.read, range(len(source))):
-                if wrong == "success":
-                    told = {**one.privileged, "success": ~one.privileged["success"]}
+                if wrong == "dislodged":
+                    told = {**one.privileged, "dislodged": ~one.privileged["dislodged"]}
                     store.append(one if right else replace(one, privileged=told))
                 else:
                     store.append(one if right else replace(one, **{wrong: mistake[wrong](getattr(one, wrong))}))
